@@ -95,6 +95,12 @@ def check(client: Any) -> None:
 
 
 def _applied(client: Any) -> dict[int, str]:
+    there = client.query(
+        "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'schema_migrations'",
+        parameters={"database": schema.DATABASE},
+    ).result_rows
+    if not there[0][0]:
+        return {}
     rows = client.query(
         f"SELECT version, digest FROM {schema.DATABASE}.schema_migrations ORDER BY version"  # noqa: S608 - constant
     ).result_rows

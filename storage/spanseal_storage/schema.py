@@ -96,6 +96,7 @@ _INDEXES = (
     "INDEX by_action action TYPE set(64) GRANULARITY 1",
     "INDEX by_request request_id TYPE bloom_filter(0.01) GRANULARITY 1",
     "INDEX by_record record_id TYPE bloom_filter(0.001) GRANULARITY 1",
+    "INDEX by_producer producer_id TYPE bloom_filter(0.01) GRANULARITY 1",
     "INDEX by_event_time event_time TYPE minmax GRANULARITY 1",
 )
 

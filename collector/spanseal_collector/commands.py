@@ -1,0 +1,119 @@
+"""The command `spanseal collector`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.text import Text
+
+from spanseal_collector.errors import CollectorError
+from spanseal_collector.pipeline import Limits
+from spanseal_collector.service import CollectorConfig, Ready, serve
+from spanseal_ledger.errors import LedgerError
+from spanseal_storage.errors import StorageError
+
+__all__ = ["collector"]
+
+
+@click.command()
+@click.option(
+    "--data",
+    envvar="SPANSEAL_DATA",
+    default="spanseal-data",
+    show_default=True,
+    show_envvar=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data directory; made where there is none.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port",
+    default=4318,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of OTLP/HTTP; 0 takes a free one.",
+)
+@click.option("--log-name", help="Name of the log, such as audit.example.org/prod; for a new directory only.")
+@click.option("--collector-name", help="Name of this collector; for a new directory only.")
+@click.option(
+    "--checkpoint-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Checkpoint log, outside the database.  [default: DATA/checkpoints.jsonl]",
+)
+@click.option(
+    "--heartbeat-interval",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(min=0.05, max=3600.0),
+    help="Seconds between heartbeat records.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Say more.")
+def collector(
+    data: Path,
+    host: str,
+    port: int,
+    log_name: str | None,
+    collector_name: str | None,
+    checkpoint_log: Path | None,
+    heartbeat_interval: float,
+    *,
+    verbose: bool,
+) -> None:
+    """Take audit records over OTLP, chain them, sign them, store them.
+
+    Listens at 127.0.0.1:4318 for OTLP/HTTP (POST /v1/logs, protobuf, gzip or not) and answers 200 only when
+    records and signed checkpoint are on disk. Ends with SIGTERM or Ctrl-C: what was received is stored, and the
+    chain is ended.
+
+    Exit codes: 0 stopped and the chain ended, 1 stopped but the chain could not be ended, 2 could not start.
+    """
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False, markup=False)],
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        console.print(
+            f"Warning: {host} can be reached from elsewhere, and this version has no authentication yet: "
+            "put it behind something that has.",
+            style="yellow",
+        )
+    config = CollectorConfig(
+        data=data,
+        host=host,
+        port=port,
+        log_name=log_name,
+        collector_name=collector_name,
+        checkpoint_log=checkpoint_log,
+        limits=Limits(heartbeat_seconds=heartbeat_interval),
+    )
+    try:
+        ended = serve(config, lambda ready: _tell(console, data, ready))
+    except (StorageError, CollectorError, LedgerError) as error:
+        console.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
+        sys.exit(2)
+    console.print("Stopped; the chain is ended." if ended else "Stopped, but the chain could not be ended.")
+    sys.stdout.flush()
+    # The engine's own threads may outlive its handles: nothing that is left to do is worth waiting for them.
+    os._exit(0 if ended else 1)
+
+
+def _tell(console: Console, data: Path, ready: Ready) -> None:
+    rows = (
+        ("listening", f"{ready.url}/v1/logs (OTLP/HTTP, protobuf)"),
+        ("data", str(data.absolute())),
+        ("log", ready.identity.log_name),
+        ("chain", f"{ready.chain_id} (names {ready.predecessors} earlier)"),
+        ("checkpoints", str(ready.checkpoint_log)),
+        ("public key", ready.vkey),
+    )
+    for name, value in rows:
+        console.print(Text.assemble((f"{name:>12}  ", "bold"), value), soft_wrap=True)

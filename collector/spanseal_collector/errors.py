@@ -1,0 +1,36 @@
+"""What can go wrong in the collector, as a shallow tree."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CollectorError",
+    "DecodeError",
+    "InadmissibleError",
+    "TooLargeError",
+    "UnavailableError",
+]
+
+
+class CollectorError(Exception):
+    """Base of all errors of this package."""
+
+
+class DecodeError(CollectorError):
+    """The bytes of a request are not OTLP."""
+
+
+class TooLargeError(CollectorError):
+    """A request is larger than the limit."""
+
+
+class InadmissibleError(CollectorError):
+    """A record cannot be admitted; the message is the reason that is sealed with it. Never a request's error."""
+
+
+class UnavailableError(CollectorError):
+    """Nothing can be stored now; the client shall send the same again."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds."""

@@ -1,0 +1,158 @@
+"""The OTLP/HTTP receiver: `/v1/logs`, protobuf, gzip; answers as the OTLP specification says.
+
+200 is answered only when every record of the request is durable. 400 is for bytes that are not OTLP, and for
+nothing else, since clients drop a batch for good on it; whatever is temporary is 503 with Retry-After and
+RetryInfo; 500 is never answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from spanseal_collector.admission import Admitter, Draft, Rejected
+from spanseal_collector.errors import CollectorError, DecodeError, TooLargeError, UnavailableError
+from spanseal_collector.otlp import decode_logs, gunzip
+from spanseal_collector.pipeline import Pipeline
+
+__all__ = ["MAX_REQUEST_BYTES", "make_receiver"]
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 20 << 20
+"""Limit of a request after decompression, and of its body as sent."""
+
+_PROTOBUF = "application/x-protobuf"
+_BODY_SECONDS = 30.0
+
+# Codes of google.rpc.Code.
+_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE, _NOT_FOUND = 3, 8, 12, 14, 5
+
+
+class _UnsupportedError(CollectorError):
+    """The content type or encoding is not one this receiver takes."""
+
+
+def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
+    """Make the ASGI application of the receiver.
+
+    Args:
+        admitter: turns decoded requests into drafts.
+        pipeline: stores them.
+
+    """
+
+    async def logs(request: Request) -> Response:
+        try:
+            body = await _body(request)
+            items, size = await asyncio.to_thread(_admit, admitter, body)
+            if items:
+                await _stored(pipeline, items, size)
+        except DecodeError as error:
+            return _status(400, _INVALID_ARGUMENT, str(error))
+        except TooLargeError as error:
+            return _status(413, _RESOURCE_EXHAUSTED, str(error))
+        except _UnsupportedError as error:
+            return _status(415, _UNIMPLEMENTED, str(error))
+        except UnavailableError as error:
+            return _status(503, _UNAVAILABLE, str(error), error.retry_after)
+        except ClientDisconnect:
+            return _status(400, _INVALID_ARGUMENT, "the client left before its request was whole")
+        except Exception:
+            # A bug here must not make clients drop what they hold, as they do on 500.
+            _log.exception("a request failed")
+            return _status(503, _UNAVAILABLE, "the collector failed; see its log", 5)
+        return Response(ExportLogsServiceResponse().SerializeToString(), media_type=_PROTOBUF)
+
+    async def health(_: Request) -> Response:
+        statistics = pipeline.statistics
+        return JSONResponse(
+            {
+                "chain_id": pipeline.chain_id,
+                "sealed": statistics.sealed,
+                "quarantined": statistics.quarantined,
+                "duplicates": statistics.duplicates,
+                "stalls": statistics.stalls,
+            }
+        )
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        code = error.status_code if isinstance(error, HTTPException) else 404
+        return _status(
+            code,
+            _NOT_FOUND,
+            "this collector takes audit records with POST /v1/logs; other signals go elsewhere",
+        )
+
+    return Starlette(
+        routes=[
+            Route("/v1/logs", logs, methods=["POST"]),
+            Route("/health", health, methods=["GET"]),
+        ],
+        exception_handlers={404: refuse, 405: refuse},
+    )
+
+
+async def _body(request: Request) -> bytes:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != _PROTOBUF:
+        raise _UnsupportedError(f"the content type {content_type[:100]!r} is not taken; send {_PROTOBUF}")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise _UnsupportedError(f"the content encoding {encoding[:100]!r} is not taken; send gzip or none")
+    too_large = TooLargeError(f"the request is larger than {MAX_REQUEST_BYTES} bytes; send less at a time")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_REQUEST_BYTES:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_REQUEST_BYTES:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise UnavailableError(f"the request's body did not arrive within {_BODY_SECONDS:.0f} s", 1) from None
+    body = b"".join(parts)
+    if encoding == "gzip":
+        return await asyncio.to_thread(gunzip, body, MAX_REQUEST_BYTES)
+    return body
+
+
+def _admit(admitter: Admitter, body: bytes) -> tuple[list[Draft | Rejected], int]:
+    items = list(admitter.admit(decode_logs(body)))
+    size = sum(item.size if isinstance(item, Draft) else len(item.raw) + 512 for item in items)
+    return items, size
+
+
+async def _stored(pipeline: Pipeline, items: list[Draft | Rejected], size: int) -> None:
+    future = asyncio.wrap_future(pipeline.submit(items, size))
+    try:
+        async with asyncio.timeout(pipeline.limits.answer_seconds):
+            await future
+    except TimeoutError:
+        raise UnavailableError("the records could not be stored in time; send them again", 2) from None
+
+
+def _status(http: int, code: int, text: str, retry_after: float | None = None) -> Response:
+    status = status_pb2.Status(code=code, message=text)
+    headers = {}
+    if retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(retry_after * 1000))
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        status.details.append(detail)
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    return Response(status.SerializeToString(), http, headers, media_type=_PROTOBUF)
