@@ -8,7 +8,8 @@ that finds and names what is wrong.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ class Tile:
                 verifier.row(part)
 
 
-def load_tiles(client: Any, chain_id: str, first: int, last: int) -> list[Tile]:
+def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequence[int]) -> list[Tile]:
     """Let the engine check the records `first` to `last` of a chain.
 
     Args:
@@ -87,6 +88,7 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int) -> list[Tile]:
         chain_id: the chain.
         first: a multiple of 256.
         last: one before a multiple of 256, or the last record that is looked at.
+        stops: sizes of the chain, ascending, at which a run must end.
 
     Raises:
         EngineError: the engine did not answer.
@@ -99,8 +101,14 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int) -> list[Tile]:
         special = {row.record.seq: row for row in read_rows(client, f"{_RANGE} AND {_SPECIAL}", bounds)}
     tiles = []
     for answer in answers:
-        if answer.fits and answer.tenants_fit() and all(seq in special for seq in answer.special):
-            parts: Sequence[CheckedRun | StoredRow] = list(answer.parts(special))
+        inner = [
+            size - 1
+            for size in stops[
+                bisect_left(stops, answer.lowest + 1) : bisect_left(stops, answer.lowest + answer.n)
+            ]
+        ]
+        if answer.usable(special) and not (answer.whole and inner):
+            parts: Sequence[CheckedRun | StoredRow] = list(answer.parts(special, inner))
         else:
             start = answer.lowest // TILE * TILE
             rows = {"chain": chain_id, "first": start, "last": min(start + TILE - 1, last)}
@@ -126,7 +134,13 @@ class _Answer:
     names: Sequence[str]
     tenant_seqs: Sequence[int]
 
-    def parts(self, special: dict[int, StoredRow]) -> Iterator[CheckedRun | StoredRow]:
+    def usable(self, special: Mapping[int, StoredRow]) -> bool:
+        """Tell whether the tile can be handed over as runs."""
+        return self.fits and self._tenants_fit() and all(seq in special for seq in self.special)
+
+    def parts(
+        self, special: Mapping[int, StoredRow], inner: Sequence[int]
+    ) -> Iterator[CheckedRun | StoredRow]:
         if self.whole:
             yield CheckedRun(
                 first_seq=self.lowest,
@@ -139,18 +153,18 @@ class _Answer:
             )
             return
         done = 0
-        stops = sorted([*self.breaks, *((seq, None) for seq in self.special)], key=lambda stop: stop[0])
-        for seq, note in stops:
+        notes = dict(self.breaks)
+        for seq in sorted({*notes, *self.special, *inner}):
             at = seq - self.lowest
-            if note is None:
+            if seq in special:
                 yield from self._run(done, at, "")
                 yield special[seq]
             else:
-                yield from self._run(done, at + 1, note)
+                yield from self._run(done, at + 1, notes.get(seq, ""))
             done = at + 1
         yield from self._run(done, self.n, "")
 
-    def tenants_fit(self) -> bool:
+    def _tenants_fit(self) -> bool:
         """Tell whether each tenant's numbers rise by one within the tile."""
         following: dict[str, int] = {}
         for name, number in zip(self.names, self.tenant_seqs, strict=True):

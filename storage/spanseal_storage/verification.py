@@ -9,7 +9,7 @@ from typing import Any
 
 from spanseal_ledger.checkpoint_log import Line
 from spanseal_ledger.verifier import LogVerifier, TrustedKeys, VerificationResult
-from spanseal_storage.rows import query
+from spanseal_storage.rows import query, read_rows
 from spanseal_storage.schema import DATABASE
 from spanseal_storage.tiles import TILE, Tile, load_tiles
 
@@ -65,9 +65,10 @@ def verify_log(
     total = sum(chain.records for chain in chains)
     done = 0
     log = LogVerifier(keys=keys, checkpoint_log=checkpoint_log)
+    log.expect(read_rows(client, "seq = 0", {}, order="chain_id"))
     for chain in chains:
         verifier = log.chain(chain.chain_id)
-        for tiles in _read_ahead(client, chain):
+        for tiles in _read_ahead(client, chain, verifier.witnessed_sizes):
             for tile in tiles:
                 tile.feed(verifier)
                 done += tile.records
@@ -77,14 +78,14 @@ def verify_log(
     return log.finish()
 
 
-def _read_ahead(client: Any, chain: _Chain) -> Iterator[list[Tile]]:
+def _read_ahead(client: Any, chain: _Chain, stops: Sequence[int]) -> Iterator[list[Tile]]:
     """Let the engine hash the next chunk while the verifier goes through this one."""
     with ThreadPoolExecutor(1, thread_name_prefix="spanseal-verify") as worker:
         ahead = None
         for chunk in chain.chunks:
             first = chunk * _CHUNK
             last = min(first + _CHUNK - 1, chain.last)
-            following = worker.submit(load_tiles, client, chain.chain_id, first, last)
+            following = worker.submit(load_tiles, client, chain.chain_id, first, last, stops)
             if ahead is not None:
                 yield ahead.result()
             ahead = following
