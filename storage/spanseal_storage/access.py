@@ -1,0 +1,133 @@
+"""Reading access to an embedded log, whether a collector is running on it or not.
+
+The embedded engine is one process. So a command asks the collector that holds the directory, over the
+loopback interface and with the token that only the directory's owner can read; and where no collector runs,
+the command takes the directory and opens the engine itself, with a reader's rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from spanseal_storage.directory import DataDirectory, Runtime
+from spanseal_storage.engine import Role, open_engine
+from spanseal_storage.errors import DirectoryBusyError, EngineError
+from spanseal_storage.schema import DATABASE
+
+__all__ = ["READER_LIMITS", "is_embedded", "open_reader"]
+
+READER_LIMITS: Mapping[str, int] = {
+    "max_execution_time": 300,
+    "max_memory_usage": 2 << 30,
+}
+"""Settings of a reader that opens the engine itself: seconds and bytes for one statement."""
+
+_WAIT_SECONDS = 15.0
+_POLL_SECONDS = 0.1
+_RESPONSE_SECONDS = 330
+
+
+@contextlib.contextmanager
+def open_reader(directory: DataDirectory, what: str, *, wait: float = _WAIT_SECONDS) -> Iterator[Any]:
+    """Open a client that reads the log, for one thread, in the database `audit`.
+
+    Args:
+        directory: the data directory.
+        what: the command that reads, told to whoever finds the directory held.
+        wait: seconds to wait for a collector that is starting or stopping.
+
+    Yields:
+        A clickhouse-connect client. It is the same for both ways, except that a collector answers only what
+        `sql_guard` lets pass and takes no settings.
+
+    Raises:
+        NotADataDirectoryError: it is not a data directory.
+        DirectoryBusyError: another process than a collector holds it, or a collector that does not answer.
+        EngineError: the engine cannot be opened.
+        SchemaError: the database must be migrated first.
+
+    """
+    directory.require()
+    deadline = time.monotonic() + wait
+    refusal = ""
+    while True:
+        runtime = directory.runtime()
+        # The lock tells who is alive; runtime.json may have outlived a collector that was killed.
+        if runtime is not None and directory.is_held():
+            client, refusal = _connect(runtime)
+            if client is not None:
+                break
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(directory.hold(what))
+            except DirectoryBusyError as error:
+                if time.monotonic() >= deadline:
+                    if not refusal:
+                        raise
+                    raise EngineError(
+                        f"the process that holds {directory} does not answer queries: {refusal}; "
+                        f"it is {error.holder} (pid {error.pid})"
+                    ) from error
+            else:
+                yield stack.enter_context(_embedded(directory))
+                return
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def is_embedded(client: Any) -> bool:
+    """Tell whether a client runs the engine in this process, with nobody between who checks its statements."""
+    return str(client.uri).startswith("chdb:")
+
+
+@contextlib.contextmanager
+def _embedded(directory: DataDirectory) -> Iterator[Any]:
+    with open_engine(directory, Role.READER) as engine:
+        client = engine.client(**READER_LIMITS)
+        client.database = DATABASE
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _connect(runtime: Runtime) -> tuple[Any, str]:
+    try:
+        # No proxy from the environment: it would be handed the token, and cannot reach this machine's loopback.
+        with _without_proxies():
+            client = clickhouse_connect.get_client(
+                interface="http",
+                host=runtime.host,
+                port=runtime.port,
+                username="default",
+                password=runtime.token,
+                database=DATABASE,
+                connect_timeout=5,
+                send_receive_timeout=_RESPONSE_SECONDS,
+                query_retries=0,
+                compress=False,
+                autogenerate_session_id=False,
+            )
+    except (ClickHouseError, OSError) as error:
+        return None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return client, ""
+
+
+@contextlib.contextmanager
+def _without_proxies() -> Iterator[None]:
+    names = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

@@ -1,0 +1,174 @@
+"""Rows for people and for programs: tables, aligned text, JSON lines and CSV.
+
+Everything in a record was written by somebody else, perhaps by an attacker. So nothing of it reaches a
+terminal as a control sequence, and nothing of it is read as markup.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import ipaddress
+import json
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "aligned",
+    "cell_text",
+    "iso_time",
+    "json_line",
+    "json_value",
+    "printable",
+    "rich_table",
+    "write_csv",
+]
+
+# Controls, invisible format characters (among them the bidirectional overrides, which show text in another
+# order than it has), lone surrogates, private use, unassigned, line and paragraph separators.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_WIDEST = 60
+
+
+def printable(text: str) -> str:
+    r"""Return text with every character that could act on a terminal written as an escape, such as ``\x1b``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) not in _UNSAFE:
+        return character
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def iso_time(value: dt.datetime) -> str:
+    """Return a time as ISO 8601 UTC with milliseconds; a time without zone is UTC."""
+    aware = value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    return aware.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_value(value: Any) -> Any:
+    """Return what JSON can hold of a value that the database driver returned.
+
+    Times become ISO 8601 UTC with milliseconds, bytes lower-case hex, decimals, UUIDs and addresses text,
+    numbers that JSON lacks (NaN and the infinities) null.
+    """
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None  # noqa: PLR0124 - the test for NaN
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, dt.datetime):
+        return iso_time(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, Mapping):
+        return {str(json_value(key)): json_value(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(
+        value, uuid.UUID | Decimal | ipaddress.IPv4Address | ipaddress.IPv6Address
+    ):
+        return [json_value(item) for item in value]
+    return str(value)
+
+
+def json_line(names: Sequence[str], row: Sequence[Any]) -> str:
+    """Return a row as one line of JSON; it is ASCII, so it is safe on a terminal too."""
+    return json.dumps(dict(zip(names, map(json_value, row), strict=True)), separators=(",", ":"))
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as the text of a table's cell, safe for a terminal."""
+    plain = json_value(value)
+    if isinstance(plain, str):
+        return printable(plain)
+    if plain is None:
+        return ""
+    if isinstance(plain, dict) and not plain:
+        return ""
+    if isinstance(plain, bool | int | float):
+        return str(plain)
+    return printable(json.dumps(plain, ensure_ascii=False, separators=(", ", ": ")))
+
+
+def write_csv(out: TextIO, names: Sequence[str], rows: Iterable[Sequence[Any]], *, safe: bool) -> int:
+    """Write rows as CSV (RFC 4180) with a header.
+
+    Args:
+        out: where to.
+        names: the columns' names.
+        rows: the rows.
+        safe: escape control characters, for a terminal; a program gets the values as they are.
+
+    Returns:
+        How many rows there were.
+
+    """
+    writer = csv.writer(out)
+    writer.writerow([printable(name) for name in names] if safe else names)
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007 - the count is the result
+        writer.writerow([_csv_cell(value, safe=safe) for value in row])
+    return count
+
+
+def _csv_cell(value: Any, *, safe: bool) -> str:
+    plain = json_value(value)
+    if isinstance(plain, str):
+        # A lone surrogate, from a tampered row, has no UTF-8.
+        text = plain if plain.isascii() else plain.encode("utf-8", "backslashreplace").decode("utf-8")
+    elif plain is None:
+        text = ""
+    elif isinstance(plain, dict | list):
+        text = json.dumps(plain)
+    else:
+        text = str(plain)
+    return printable(text) if safe else text
+
+
+def rich_table(
+    console: Console, names: Sequence[str], rows: Iterable[Sequence[Any]], styles: Mapping[str, str] | None = None
+) -> int:
+    """Show rows as a table as wide as the terminal, and return how many there were."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(Text(printable(name)), overflow="fold", style=(styles or {}).get(name))
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007 - the count is the result
+        table.add_row(*(_styled(cell_text(value)) for value in row))
+    console.print(table)
+    return count
+
+
+_OUTCOMES = {"success": "green", "failure": "red", "unknown": "yellow"}
+
+
+def _styled(text: str) -> Text:
+    return Text(text, style=_OUTCOMES.get(text, ""))
+
+
+def aligned(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield lines of text with aligned columns, for a pipe: whole values, nothing wrapped or cut."""
+    cells = [[cell_text(value) for value in row] for row in rows]
+    header = [printable(name) for name in names]
+    widths = [
+        min(max(len(line[index]) for line in (header, *cells)), _WIDEST) for index in range(len(header))
+    ]
+    for line in (header, *cells):
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
