@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from struct import Struct
@@ -214,11 +214,9 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _TRACE_ID = re.compile(r"(?:[0-9a-f]{32})?", re.ASCII).fullmatch
 _SPAN_ID = re.compile(r"(?:[0-9a-f]{16})?", re.ASCII).fullmatch
 _TYPES = re.compile(r"[sidbxakn]*", re.ASCII).fullmatch
-# A text of up to this many characters cannot exceed the limit in UTF-8, which takes 4 bytes at most.
-_SURELY_WITHIN = MAX_STRING_BYTES // 4
+_limit_texts = attrgetter(*_TEXT_FIELDS, "actor_email", "actor_ip")
 _LIMIT_TEXT_FIELDS = (*_TEXT_FIELDS, "actor_email", "actor_ip")
-_limit_texts = attrgetter(*_LIMIT_TEXT_FIELDS)
-_UNHASHED_TEXTS = len(_LIMIT_TEXT_FIELDS) - len(_TEXT_FIELDS)
+_FIXED_BYTES = 4 + 40 + 40 + 4 * len(_TEXT_FIELDS) + 32 + 4
 
 
 def check_limits(record: Record) -> None:
@@ -233,12 +231,11 @@ def check_limits(record: Record) -> None:
 
     """
     _check_values(record)
-    lengths = [
-        len(text) if len(text) <= _SURELY_WITHIN and text.isascii() else _utf8_length(name, text)
-        for name, text in zip(_LIMIT_TEXT_FIELDS, _limit_texts(record), strict=True)
-    ]
-    size = 4 + 40 + 40 + sum(lengths[:-_UNHASHED_TEXTS]) + 4 * len(_TEXT_FIELDS) + 32
-    size += _map_length("metadata", record.metadata) + 4 + len(record.metadata_types)
+    size = _FIXED_BYTES + len(record.metadata_types)
+    size += _texts_length(_LIMIT_TEXT_FIELDS, _limit_texts(record))
+    # The two personal texts are not part of the canonical bytes.
+    size -= len(record.actor_email.encode()) + len(record.actor_ip.encode())
+    size += _map_length("metadata", record.metadata)
     if record.personal:
         _map_length("personal", record.personal)
     if size > MAX_RECORD_BYTES:
@@ -290,13 +287,19 @@ def _map_length(name: str, pairs: Mapping[str, str]) -> int:
     if len(pairs) > MAX_MAP_PAIRS:
         raise LimitExceeded(name, MAX_MAP_PAIRS, len(pairs))
     size = 4 + 8 * len(pairs)
-    for key, value in pairs.items():
-        for text in (key, value):
-            if len(text) <= _SURELY_WITHIN and text.isascii():
-                size += len(text)
-            else:
-                size += _utf8_length(f"{name} {key[:64]!a}", text)
-    return size
+    size += _texts_length([name] * len(pairs), pairs)
+    return size + _texts_length([name] * len(pairs), pairs.values())
+
+
+def _texts_length(names: Sequence[str], texts: Collection[str]) -> int:
+    # Nearly always all of them together are within one string's limit, which one look tells.
+    try:
+        length = len("".join(texts).encode())
+    except UnicodeEncodeError:
+        length = MAX_STRING_BYTES + 1
+    if length <= MAX_STRING_BYTES:
+        return length
+    return sum(_utf8_length(name, text) for name, text in zip(names, texts, strict=True))
 
 
 def _utf8_length(name: str, text: str) -> int:
