@@ -8,13 +8,13 @@ the command takes the directory and opens the engine itself, with a reader's rig
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import get_pool_manager
 
 from spanseal_storage.directory import DataDirectory, Runtime
 from spanseal_storage.engine import Role, open_engine
@@ -26,6 +26,7 @@ __all__ = ["READER_LIMITS", "is_embedded", "open_reader"]
 READER_LIMITS: Mapping[str, int] = {
     "max_execution_time": 300,
     "max_memory_usage": 2 << 30,
+    "readonly": 1,  # the last one: it forbids to set any other
 }
 """Settings of a reader that opens the engine itself: seconds and bytes for one statement."""
 
@@ -103,31 +104,21 @@ def _embedded(directory: DataDirectory) -> Iterator[Any]:
 
 def _connect(runtime: Runtime) -> tuple[Any, str]:
     try:
-        # No proxy from the environment: it would be handed the token, and cannot reach this machine's loopback.
-        with _without_proxies():
-            client = clickhouse_connect.get_client(
-                interface="http",
-                host=runtime.host,
-                port=runtime.port,
-                username="default",
-                password=runtime.token,
-                database=DATABASE,
-                connect_timeout=5,
-                send_receive_timeout=_RESPONSE_SECONDS,
-                query_retries=0,
-                compress=False,
-                autogenerate_session_id=False,
-            )
+        client = clickhouse_connect.get_client(
+            interface="http",
+            host=runtime.host,
+            port=runtime.port,
+            username="default",
+            password=runtime.token,
+            database=DATABASE,
+            connect_timeout=5,
+            send_receive_timeout=_RESPONSE_SECONDS,
+            query_retries=0,
+            compress=False,
+            autogenerate_session_id=False,
+            # A pool of its own, or a proxy named in the environment would be handed the token.
+            pool_mgr=get_pool_manager(),
+        )
     except (ClickHouseError, OSError) as error:
         return None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return client, ""
-
-
-@contextlib.contextmanager
-def _without_proxies() -> Iterator[None]:
-    names = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)

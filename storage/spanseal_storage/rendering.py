@@ -143,7 +143,10 @@ def _csv_cell(value: Any, *, safe: bool) -> str:
 
 
 def rich_table(
-    console: Console, names: Sequence[str], rows: Iterable[Sequence[Any]], styles: Mapping[str, str] | None = None
+    console: Console,
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    styles: Mapping[str, str] | None = None,
 ) -> int:
     """Show rows as a table as wide as the terminal, and return how many there were."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

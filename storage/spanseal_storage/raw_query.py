@@ -1,0 +1,39 @@
+"""One statement to the embedded engine and its answer's bytes, with parameters exactly as HTTP brought them.
+
+clickhouse-connect formats the parameters that it is given as Python values. A parameter of an HTTP request has
+been formatted by its sender already, and formatting it again would change it. So this goes one layer below, to
+the backend that takes them as they are; it is the only place that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clickhouse_connect.driver._backend.models import QueryRuntime
+
+__all__ = ["raw_query"]
+
+
+def raw_query(client: Any, statement: str, output_format: str | None, parameters: Mapping[str, str]) -> bytes:
+    """Run one statement and return the answer.
+
+    Args:
+        client: a clickhouse-connect client of the embedded engine.
+        statement: the statement.
+        output_format: the format to append; None where the statement names one itself.
+        parameters: values of its substitutions by bare name, escaped as in ClickHouse's HTTP interface.
+
+    Raises:
+        ClickHouseError: the engine's own error, with its `code`.
+
+    """
+    text = f"{statement}\n FORMAT {output_format}" if output_format else statement
+    answer = client._backend.execute_raw_query(  # noqa: SLF001 - see the module's docstring
+        text,
+        {f"param_{name}": value for name, value in parameters.items()},
+        None,
+        QueryRuntime(database=client.database),
+        None,
+    )
+    return bytes(answer)
