@@ -15,7 +15,7 @@ from typing import Any
 
 from spanseal_collector import attributes
 from spanseal_collector.errors import InadmissibleError
-from spanseal_collector.otlp import ResourceLogs
+from spanseal_collector.otlp import Decoded, ResourceLogs
 from spanseal_collector.uuid7 import uuid7
 from spanseal_ledger.errors import LedgerError
 from spanseal_ledger.metadata import Value, typed_text
@@ -111,15 +111,17 @@ class Admitter:
         """
         self._pseudonym_key = pseudonym_key
 
-    def admit(self, request: Any) -> Iterator[Draft | Rejected]:
-        """Admit or reject every record of a decoded ExportLogsServiceRequest, in order."""
-        for resource_logs in request.resource_logs:
+    def admit(self, decoded: Decoded) -> Iterator[Draft | Rejected]:
+        """Admit or reject every record of a decoded request, in order; last those that could not be decoded."""
+        for resource_logs in decoded.request.resource_logs:
             for scope_logs in resource_logs.scope_logs:
                 for log in scope_logs.log_records:
                     try:
                         yield self._one(resource_logs, scope_logs, log)
                     except (InadmissibleError, LedgerError) as error:
                         yield _rejected(resource_logs, scope_logs, log, str(error))
+        for record in decoded.undecodable:
+            yield Rejected(record.raw, record.reason, "", 0)
 
     def _one(self, resource_logs: Any, scope_logs: Any, log: Any) -> Draft:
         found = attributes.read_attributes(log.attributes, "attributes")

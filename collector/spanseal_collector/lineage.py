@@ -15,7 +15,7 @@ from spanseal_ledger.note import VerificationKey, open_note
 from spanseal_storage.rows import query
 from spanseal_storage.schema import DATABASE
 
-__all__ = ["History", "read_history"]
+__all__ = ["History", "predecessors_json", "read_history"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,11 @@ class History:
     predecessors: Sequence[Checkpoint]
     """The last checkpoint of every chain that no chain has named yet."""
 
-    def predecessors_json(self, log_name: str) -> str:
-        """Write the predecessors as `audit.chain.predecessors` has them."""
-        named = [
-            {"chain_id": p.origin.removeprefix(f"{log_name}/chain/"), "size": p.size, "root": p.root.hex()}
-            for p in self.predecessors
-        ]
-        return json.dumps(named, separators=(",", ":"))
+
+def predecessors_json(chains: Sequence[Checkpoint]) -> str:
+    """Write chains as `audit.chain.predecessors` has them: JSON without spaces, roots in hex."""
+    named = [{"chain_id": c.chain_id, "size": c.size, "root": c.root.hex()} for c in chains]
+    return json.dumps(named, separators=(",", ":"))
 
 
 def read_history(

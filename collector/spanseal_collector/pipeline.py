@@ -101,7 +101,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        new_chain: Callable[[], tuple[Sealer, Draft]],
+        new_chain: Callable[[Sealer | None], tuple[Sealer, Draft]],
         records: RecordSink,
         checkpoints: CheckpointSink,
         deduplicator: Deduplicator,
@@ -111,7 +111,8 @@ class Pipeline:
         """Make a pipeline.
 
         Args:
-            new_chain: begins a chain: the sealer and its `audit_log.started`.
+            new_chain: begins a chain after the one given, which this process ended, or as its first: returns the
+                sealer and its `audit_log.started`.
             records: where batches are stored.
             checkpoints: the checkpoint log.
             deduplicator: knows what was stored before.
@@ -239,7 +240,7 @@ class Pipeline:
     def _commit(self, group: Sequence[_Waiting], own: Iterable[Draft]) -> None:
         received_at, jump = self._clock.read()
         if jump is not None:
-            self._end_after_jump(received_at, jump)
+            received_at = self._end_after_jump(received_at, jump)
         try:
             drafts, rejected = self._deduplicate([item for waiting in group for item in waiting.items])
         except EngineError as error:
@@ -353,19 +354,20 @@ class Pipeline:
             else:
                 return
 
-    def _begin_chain(self, *, once: bool = False) -> None:
-        self._sealer, started = self._new_chain()
+    def _begin_chain(self, *, once: bool = False) -> int:
+        self._sealer, started = self._new_chain(self._sealer)
         self._counts_at_heartbeat = {}
         received_at, _ = self._clock.read()
         self._store(self._sealer.seal([started], received_at), once=once)
+        return received_at
 
-    def _end_after_jump(self, received_at: int, jump: float) -> None:
+    def _end_after_jump(self, received_at: int, jump: float) -> int:
         sealer = self._require_sealer()
         last = max(received_at, sealer.last_received_at)
         draft = sealer.own("audit_log.clock_jump", {"audit.clock.jump_seconds": f"{jump:.3f}"})
         self._store(sealer.seal([draft], last))
         _log.warning("the wall clock jumped by %.3f s: ended chain %s", jump, sealer.chain_id)
-        self._begin_chain()
+        return self._begin_chain()
 
     def _heartbeat(self) -> Draft:
         sealer = self._require_sealer()

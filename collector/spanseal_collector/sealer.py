@@ -8,7 +8,7 @@ from typing import Any
 
 from spanseal_collector.admission import Draft
 from spanseal_collector.uuid7 import uuid7
-from spanseal_ledger.checkpoint import sign_checkpoint
+from spanseal_ledger.checkpoint import Checkpoint, origin, sign_checkpoint
 from spanseal_ledger.note import SigningKey
 from spanseal_ledger.personal import commitment
 from spanseal_ledger.record import Record, canonical, record_hash
@@ -45,6 +45,10 @@ class Sealer:
         self._frontier = Frontier()
         self._prev_hash = bytes(32)
         self.last_received_at = 0
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what would be signed now."""
+        return Checkpoint(origin(self._log_name, self.chain_id), self.size, self._frontier.root())
 
     def own(self, action: str, metadata: dict[str, str], *, outcome: str = "success") -> Draft:
         """Make a draft of one of the collector's own records.

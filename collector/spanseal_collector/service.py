@@ -21,7 +21,7 @@ import uvicorn
 from spanseal_collector.admission import Admitter, Draft
 from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.errors import CollectorError
-from spanseal_collector.lineage import History, read_history
+from spanseal_collector.lineage import History, predecessors_json, read_history
 from spanseal_collector.pipeline import Limits, Pipeline
 from spanseal_collector.receiver import make_receiver
 from spanseal_collector.sealer import FORMAT, Sealer
@@ -200,17 +200,16 @@ def _catch_up(
 
 def _chains(
     config: CollectorConfig, identity: Identity, key: SigningKey, history: History
-) -> Callable[[], tuple[Sealer, Draft]]:
-    state = {"predecessors": history.predecessors_json(identity.log_name)}
-
-    def new_chain() -> tuple[Sealer, Draft]:
+) -> Callable[[Sealer | None], tuple[Sealer, Draft]]:
+    def new_chain(previous: Sealer | None) -> tuple[Sealer, Draft]:
+        earlier = history.predecessors if previous is None else [previous.checkpoint()]
         sealer = Sealer(key, identity.log_name, identity.collector_name)
         started = sealer.own(
             "audit_log.started",
             {
                 "audit.chain.format": FORMAT,
                 "audit.chain.key": str(key.vkey),
-                "audit.chain.predecessors": state["predecessors"],
+                "audit.chain.predecessors": predecessors_json(earlier),
                 "audit.collector.name": identity.collector_name,
                 "audit.collector.version": VERSION,
                 "audit.config.sha256": config.sha256(),

@@ -1,0 +1,84 @@
+"""A real engine and a real checkpoint log for the pipeline's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spanseal_collector.admission import Draft
+from spanseal_collector.deduplication import Deduplicator
+from spanseal_collector.lineage import predecessors_json
+from spanseal_collector.pipeline import Limits, Pipeline
+from spanseal_collector.sealer import FORMAT, Sealer
+from spanseal_ledger.note import SigningKey
+from spanseal_storage import migrations
+from spanseal_storage.checkpoint_file import CheckpointFile
+from spanseal_storage.directory import DataDirectory, Identity
+from spanseal_storage.engine import Engine, Role, open_engine
+from spanseal_storage.keys import load_signing_key
+from spanseal_storage.rows import RecordTable, query
+from spanseal_storage.writer import Writer
+
+
+@dataclass
+class Log:
+    """An open log, with what a pipeline needs."""
+
+    directory: DataDirectory
+    identity: Identity
+    engine: Engine
+    client: Any
+    key: SigningKey
+    checkpoints: CheckpointFile
+
+    def new_chain(self, previous: Sealer | None) -> tuple[Sealer, Draft]:
+        sealer = Sealer(self.key, self.identity.log_name, self.identity.collector_name)
+        metadata = {
+            "audit.chain.format": FORMAT,
+            "audit.chain.key": str(self.key.vkey),
+            "audit.chain.predecessors": predecessors_json([previous.checkpoint()] if previous else []),
+        }
+        return sealer, sealer.own("audit_log.started", metadata)
+
+    def pipeline(self, **changes: Any) -> Pipeline:
+        parts: dict[str, Any] = {
+            "new_chain": self.new_chain,
+            "records": Writer(self.client),
+            "checkpoints": self.checkpoints,
+            "deduplicator": Deduplicator(RecordTable(self.client)),
+            "limits": Limits(),
+        }
+        return Pipeline(**(parts | changes))
+
+    def rows(self, columns: str, where: str = "1") -> list[Any]:
+        client = self.engine.client()
+        try:
+            return query(
+                client,
+                f"SELECT {columns} FROM audit.records WHERE {where} ORDER BY received_at, chain_id, seq",
+            )
+        finally:
+            client.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    directory = DataDirectory(tmp_path / "data")
+    identity = directory.create("audit.example.org/test", "collector-1")
+    with directory.hold("test"):
+        with open_engine(directory, Role.OWNER) as engine:
+            client = engine.client()
+            migrations.migrate(client)
+            client.close()
+        key = load_signing_key(directory)
+        with (
+            open_engine(directory, Role.WRITER) as engine,
+            CheckpointFile(directory.checkpoint_log) as checkpoints,
+        ):
+            client = engine.client()
+            yield Log(directory, identity, engine, client, key, checkpoints)
+            client.close()

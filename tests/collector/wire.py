@@ -1,0 +1,52 @@
+"""Requests for the collector's tests, made with OpenTelemetry's own protobuf classes."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+
+def value(plain: object) -> AnyValue:
+    match plain:
+        case bool():
+            return AnyValue(bool_value=plain)
+        case str():
+            return AnyValue(string_value=plain)
+        case int():
+            return AnyValue(int_value=plain)
+        case float():
+            return AnyValue(double_value=plain)
+        case bytes():
+            return AnyValue(bytes_value=plain)
+        case _:
+            return AnyValue()
+
+
+def record(action: str = "patient.viewed", **attributes: object) -> LogRecord:
+    """A record; `__` in a keyword stands for the dot of an attribute's key, None leaves a default out."""
+    named: dict[str, object] = {
+        "audit.record.id": str(uuid.uuid4()),
+        "audit.actor.type": "user",
+        "audit.actor.id": "u-17",
+        "audit.outcome": "success",
+    }
+    named |= {key.replace("__", "."): plain for key, plain in attributes.items()}
+    log = LogRecord(event_name=action, time_unix_nano=time.time_ns())
+    for key, plain in named.items():
+        if plain is not None:
+            log.attributes.append(KeyValue(key=key, value=value(plain)))
+    return log
+
+
+def request(*records: LogRecord, resource: Mapping[str, object] | None = None) -> ExportLogsServiceRequest:
+    message = ExportLogsServiceRequest()
+    logs = message.resource_logs.add()
+    for key, plain in (resource or {"service.name": "clinic"}).items():
+        logs.resource.attributes.append(KeyValue(key=key, value=value(plain)))
+    logs.scope_logs.add().log_records.extend(records)
+    return message
