@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spanseal_ledger.checkpoint import Checkpoint, origin, parse
+from spanseal_ledger.checkpoint import Checkpoint, origin
 from spanseal_ledger.checkpoint_log import Line
 from spanseal_ledger.errors import LedgerError
 from spanseal_ledger.note import VerificationKey, open_note
@@ -96,7 +96,7 @@ def read_history(
 def _signed(note: str, keys: Sequence[VerificationKey]) -> Checkpoint | None:
     try:
         text, _ = open_note(note, keys)
-        return parse(text)
+        return Checkpoint.parse(text)
     except LedgerError:
         return None
 

@@ -242,7 +242,8 @@ async def _run(
     admitter = Admitter(_pseudonym_key(directory))
     queries = _listen("127.0.0.1", 0)
     receiver = _server(make_receiver(admitter, pipeline))
-    reader = _server(make_app(engine, authorize=authorize))
+    query_app = make_app(engine, authorize=authorize)
+    reader = _server(query_app)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -261,6 +262,7 @@ async def _run(
         directory.withdraw_runtime()
         receiver.should_exit = reader.should_exit = True
         await asyncio.gather(*tasks)
+        await asyncio.to_thread(query_app.state.close)
         queries.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -57,6 +57,7 @@ _SHOWN = 100
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="File of trusted verification keys, one a line.  [default: DATA/keys/*.vkey]",
 )
+@click.option("--no-checkpoint-log", is_flag=True, help="There is none: say what cannot be known without it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def verify(
     data: Path,
@@ -64,6 +65,7 @@ def verify(
     key_texts: tuple[str, ...],
     key_file: Path | None,
     *,
+    no_checkpoint_log: bool,
     as_json: bool,
 ) -> None:
     """Verify the whole log, and name what was tampered with.
@@ -78,9 +80,9 @@ def verify(
         directory = DataDirectory(data)
         directory.require()
         pinned = _pinned(directory, key_texts, key_file)
-        lines, problems, source = _checkpoint_log(directory, checkpoints)
+        lines, problems, source = _checkpoint_log(directory, checkpoints, none=no_checkpoint_log)
         with open_reader(directory, "spanseal verify") as client, _progress(console) as progress:
-            result = verify_log(client, keys=TrustedKeys(pinned), checkpoint_log=lines, progress=progress)
+            result = verify_log(client, keys=TrustedKeys(pinned=pinned), checkpoint_log=lines, progress=progress)
     except (StorageError, LedgerError) as error:
         _could_not(str(error), as_json=as_json)
     if as_json:
@@ -102,11 +104,15 @@ def _pinned(
 
 
 def _checkpoint_log(
-    directory: DataDirectory, given: Path | None
+    directory: DataDirectory, given: Path | None, *, none: bool
 ) -> tuple[list[Line] | None, list[str], Path | None]:
-    path = given or directory.checkpoint_log
-    if given is None and not path.exists():
+    if none:
         return None, [], None
+    path = given or directory.checkpoint_log
+    if not path.exists():
+        # Whoever cuts the tail of the table can remove this file too: its absence must not pass for a clean log.
+        problem = f"there is no {path}; name a copy with --checkpoints, or say --no-checkpoint-log"
+        return None, [problem], None
     lines, problems = read_checkpoint_file(path)
     return lines, problems, path
 
@@ -135,11 +141,12 @@ def _as_data(result: VerificationResult, problems: list[str], source: Path | Non
         "chains": result.chains,
         "records": result.records,
         "checkpoints": result.checkpoints,
+        "checkpoint_log_lines": result.log_lines,
         "checkpoint_log": str(source) if source else None,
         "findings": [asdict(finding) for finding in result.findings]
         + [{"kind": "checkpoint_log_damaged", "message": problem} for problem in problems],
         "information": [asdict(finding) for finding in result.information],
-        "not_checked": [list(entry) for entry in result.not_checked],
+        "not_checked": [{"rule": rule, "why": why} for rule, why in result.not_checked],
     }
 
 
@@ -157,8 +164,8 @@ def _show(console: Console, result: VerificationResult, problems: list[str], sou
     for problem in problems:
         console.print(Text(f"checkpoint log: {printable(problem)}", style="red"))
     if result.not_checked:
-        left = "; ".join(f"{rule}: {why}" for rule, why in result.not_checked)
-        console.print(Text(f"not checked: {left}", style="dim"), soft_wrap=True)
+        for rule, why in result.not_checked:
+            console.print(Text(f"not checked: rule {rule}: {why}", style="dim"), soft_wrap=True)
     count = len(result.findings) + len(problems)
     if count:
         console.print(Text(f"TAMPERED: {count} finding{'s' if count > 1 else ''}", style="bold red"))
@@ -166,7 +173,7 @@ def _show(console: Console, result: VerificationResult, problems: list[str], sou
         console.print(Text("CLEAN: nothing was found", style="bold green"))
 
 
-def _table(console: Console, title: str, findings: list[Finding] | tuple[Finding, ...], style: str) -> None:
+def _table(console: Console, title: str, findings: Sequence[Finding], style: str) -> None:
     if not findings:
         return
     table = Table(title=title, title_justify="left", title_style=f"bold {style}")
@@ -176,6 +183,8 @@ def _table(console: Console, title: str, findings: list[Finding] | tuple[Finding
     table.add_column("what", overflow="fold", ratio=1)
     for finding in findings[:_SHOWN]:
         seq = "" if finding.seq is None else str(finding.seq)
+        if finding.last_seq is not None and finding.last_seq != finding.seq:
+            seq += f"–{finding.last_seq}"
         table.add_row(
             finding.kind,
             Text(printable(finding.chain_id)),
