@@ -154,9 +154,7 @@ class Admitter:
                 personal[key.removeprefix(_PERSONAL_PREFIX)] = value
             else:
                 if key.startswith("audit.") and key not in PUBLISHED_AUDIT_KEYS:
-                    raise InadmissibleError(
-                        f"the key {ascii(key[:64])} is reserved and not on the published list"
-                    )
+                    raise InadmissibleError(f"the key {key[:64]!a} is reserved and not on the published list")
                 _put(metadata, key, value)
         _add_context(metadata, columns, resource_logs, scope_logs, log)
         self._pseudonymise(columns, metadata, personal)
@@ -173,7 +171,7 @@ class Admitter:
             personal=dict(sorted(personal.items(), key=lambda kv: kv[0].encode())),
             metadata=metadata_text,
             metadata_types="".join(types.values()),
-            **columns,
+            **columns,  # type: ignore[arg-type]  # these are the texts; the bytes come when it is sealed
         )
         check_limits(record)
         size = sum(map(len, metadata_text)) + sum(map(len, metadata_text.values())) + 2048
@@ -259,7 +257,7 @@ def _hex_id(raw: bytes, width: int, what: str) -> str:
 
 def _put(metadata: dict[str, Value], key: str, value: Value) -> None:
     if key in metadata:
-        raise InadmissibleError(f"the key {ascii(key[:64])} is given twice")
+        raise InadmissibleError(f"the key {key[:64]!a} is given twice")
     metadata[key] = value
 
 

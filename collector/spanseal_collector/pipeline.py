@@ -198,7 +198,7 @@ class Pipeline:
     def _run(self) -> None:
         try:
             self._loop()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may go on waiting
             # What waits is not acknowledged, so its senders keep it.
             _log.exception("the committing thread ended; nothing is acknowledged any more")
             self._broken = error
@@ -345,7 +345,7 @@ class Pipeline:
                 self.statistics.stalls += 1
                 if once:
                     raise
-                _log.error("cannot %s, will try again in %.1f s: %s", what, delay, error)  # noqa: TRY400 - told whole
+                _log.error("cannot %s, will try again in %.1f s: %s", what, delay, error)
                 if self._closing.wait(delay) and delay >= _RETRY_MOST_SECONDS:
                     raise
                 if self._closing.is_set():

@@ -54,24 +54,11 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
 
     async def logs(request: Request) -> Response:
         try:
-            body = await _body(request)
-            items, size = await asyncio.to_thread(_admit, admitter, body)
+            items, size = await asyncio.to_thread(_admit, admitter, await _body(request))
             if items:
                 await _stored(pipeline, items, size)
-        except DecodeError as error:
-            return _status(400, _INVALID_ARGUMENT, str(error))
-        except TooLargeError as error:
-            return _status(413, _RESOURCE_EXHAUSTED, str(error))
-        except _UnsupportedError as error:
-            return _status(415, _UNIMPLEMENTED, str(error))
-        except UnavailableError as error:
-            return _status(503, _UNAVAILABLE, str(error), error.retry_after)
-        except ClientDisconnect:
-            return _status(400, _INVALID_ARGUMENT, "the client left before its request was whole")
-        except Exception:
-            # A bug here must not make clients drop what they hold, as they do on 500.
-            _log.exception("a request failed")
-            return _status(503, _UNAVAILABLE, "the collector failed; see its log", 5)
+        except Exception as error:  # noqa: BLE001 - a bug here must not make clients drop what they hold
+            return _refusal(error)
         return Response(ExportLogsServiceResponse().SerializeToString(), media_type=_PROTOBUF)
 
     async def health(_: Request) -> Response:
@@ -143,6 +130,22 @@ async def _stored(pipeline: Pipeline, items: list[Draft | Rejected], size: int) 
             await future
     except TimeoutError:
         raise UnavailableError("the records could not be stored in time; send them again", 2) from None
+
+
+def _refusal(error: Exception) -> Response:
+    match error:
+        case DecodeError():
+            return _status(400, _INVALID_ARGUMENT, str(error))
+        case TooLargeError():
+            return _status(413, _RESOURCE_EXHAUSTED, str(error))
+        case _UnsupportedError():
+            return _status(415, _UNIMPLEMENTED, str(error))
+        case UnavailableError():
+            return _status(503, _UNAVAILABLE, str(error), error.retry_after)
+        case ClientDisconnect():
+            return _status(400, _INVALID_ARGUMENT, "the client left before its request was whole")
+    _log.error("a request failed", exc_info=error)
+    return _status(503, _UNAVAILABLE, "the collector failed; see its log", 5)
 
 
 def _status(http: int, code: int, text: str, retry_after: float | None = None) -> Response:

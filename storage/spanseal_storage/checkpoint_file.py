@@ -69,7 +69,7 @@ class CheckpointFile:
         try:
             written = os.write(self._file, data)
             if written != len(data):
-                raise OSError(f"only {written} of {len(data)} bytes were written")  # noqa: TRY301 - one way out
+                raise OSError(f"only {written} of {len(data)} bytes were written")
             os.fdatasync(self._file)
         except OSError as error:
             with_cut = ""

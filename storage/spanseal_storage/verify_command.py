@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -82,7 +82,9 @@ def verify(
         pinned = _pinned(directory, key_texts, key_file)
         lines, problems, source = _checkpoint_log(directory, checkpoints, none=no_checkpoint_log)
         with open_reader(directory, "spanseal verify") as client, _progress(console) as progress:
-            result = verify_log(client, keys=TrustedKeys(pinned=pinned), checkpoint_log=lines, progress=progress)
+            result = verify_log(
+                client, keys=TrustedKeys(pinned=pinned), checkpoint_log=lines, progress=progress
+            )
     except (StorageError, LedgerError) as error:
         _could_not(str(error), as_json=as_json)
     if as_json:
@@ -128,7 +130,7 @@ def _progress(console: Console) -> Iterator[Any]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _could_not(message: str, *, as_json: bool) -> None:
+def _could_not(message: str, *, as_json: bool) -> NoReturn:
     if as_json:
         click.echo(json.dumps({"verdict": "could_not_verify", "error": message}))
     click.echo(f"Error: could not verify: {printable(message)}", err=True)
@@ -184,7 +186,7 @@ def _table(console: Console, title: str, findings: Sequence[Finding], style: str
     for finding in findings[:_SHOWN]:
         seq = "" if finding.seq is None else str(finding.seq)
         if finding.last_seq is not None and finding.last_seq != finding.seq:
-            seq += f"–{finding.last_seq}"
+            seq += f"-{finding.last_seq}"
         table.add_row(
             finding.kind,
             Text(printable(finding.chain_id)),

@@ -103,7 +103,8 @@ def test_an_empty_body_that_a_relay_added_is_no_body() -> None:
 
 def test_times_are_marked_with_whose_they_are() -> None:
     log = record()
-    log.observed_time_unix_nano, log.time_unix_nano = 5, 0
+    log.observed_time_unix_nano = 5
+    log.time_unix_nano = 0
     observed = admitted(log)
     assert (observed.record.event_time, observed.record.metadata["audit.event_time"]) == (5, "observed")
     log.observed_time_unix_nano = 0

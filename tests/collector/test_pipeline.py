@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -28,7 +29,7 @@ def items(*records: LogRecord) -> list[Draft | Rejected]:
     return list(ADMITTER.admit(decode_logs(request(*records).SerializeToString())))
 
 
-def numbered(number: int, **more: object) -> LogRecord:
+def numbered(number: int, **more: Any) -> LogRecord:
     return record(audit__stream_id=STREAM, audit__sequence__number=number, **more)
 
 

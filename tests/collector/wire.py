@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -27,7 +28,7 @@ def value(plain: object) -> AnyValue:
             return AnyValue()
 
 
-def record(action: str = "patient.viewed", **attributes: object) -> LogRecord:
+def record(action: str = "patient.viewed", /, **attributes: Any) -> LogRecord:
     """A record; `__` in a keyword stands for the dot of an attribute's key, None leaves a default out."""
     named: dict[str, object] = {
         "audit.record.id": str(uuid.uuid4()),
