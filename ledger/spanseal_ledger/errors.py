@@ -27,7 +27,7 @@ class RecordError(LedgerError):
     """A record cannot be admitted."""
 
 
-class LimitExceeded(RecordError):  # noqa: N818 - says what happened; the base carries the suffix
+class LimitExceeded(RecordError):
     """A value is larger than the format allows."""
 
     def __init__(self, field: str, limit: int, actual: int) -> None:
@@ -38,7 +38,7 @@ class LimitExceeded(RecordError):  # noqa: N818 - says what happened; the base c
         self.actual = actual
 
 
-class InvalidText(RecordError):  # noqa: N818 - as above
+class InvalidText(RecordError):
     """A text has no UTF-8 form (it holds a lone surrogate)."""
 
     def __init__(self, field: str, position: int) -> None:
@@ -48,7 +48,7 @@ class InvalidText(RecordError):  # noqa: N818 - as above
         self.position = position
 
 
-class InvalidValue(RecordError):  # noqa: N818 - as above
+class InvalidValue(RecordError):
     """A value is not one of those its field may have."""
 
     def __init__(self, field: str, reason: str) -> None:
@@ -66,15 +66,15 @@ class NoteError(LedgerError):
     """A signed note cannot be believed."""
 
 
-class MalformedNote(NoteError):  # noqa: N818 - as above
+class MalformedNote(NoteError):
     """It is not a signed note."""
 
 
-class NoTrustedSignature(NoteError):  # noqa: N818 - as above
+class NoTrustedSignature(NoteError):
     """It is a signed note, but no trusted key signed it."""
 
 
-class BadSignature(NoteError):  # noqa: N818 - as above
+class BadSignature(NoteError):
     """A signature claims to be a trusted key's and is not."""
 
 
@@ -86,5 +86,5 @@ class CheckpointError(LedgerError):
     """A text is not a checkpoint of this format."""
 
 
-class RunNotTaken(LedgerError):  # noqa: N818 - as above
+class RunNotTaken(LedgerError):
     """A run of checked rows cannot be taken as a whole: feed its rows one by one."""

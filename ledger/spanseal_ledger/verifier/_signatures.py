@@ -18,7 +18,7 @@ from spanseal_ledger.verifier._model import TrustedKeys
 __all__ = ["ChainKeys", "Untrusted", "key_of"]
 
 
-class Untrusted(Exception):  # noqa: N818 - never leaves the package
+class Untrusted(Exception):
     """A checkpoint is not to be believed."""
 
     def __init__(self, why: str, message: str) -> None:
