@@ -185,7 +185,11 @@ class SimulatedChain:
         tenant = fields["tenant"]
         number = self.tenants.get(tenant, 0)
         self.tenants[tenant] = number + 1
-        personal = (fields.get("actor_email", ""), fields.get("actor_ip", ""), fields.get("personal", {}))
+        personal: tuple[str, str, dict[str, str]] = (
+            fields.get("actor_email", ""),
+            fields.get("actor_ip", ""),
+            fields.get("personal", {}),
+        )
         salt = self.log.random.randbytes(16) if any(personal) else b""
         placed: dict[str, Any] = {
             "chain_id": self.id,

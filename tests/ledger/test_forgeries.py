@@ -1,9 +1,17 @@
 """Every forgery is found, named by its kind, chain and seq, and not drowned in findings that follow from it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from log_simulator import (
+
+from spanseal_ledger.checkpoint import sign_checkpoint
+from spanseal_ledger.checkpoint_log import Line
+from spanseal_ledger.errors import RunNotTaken
+from spanseal_ledger.note import VerificationKey
+from spanseal_ledger.record import canonical, record_hash
+from spanseal_ledger.verifier import ChainVerifier, StoredRow, TrustedKeys, VerificationResult
+from tests.ledger.log_simulator import (
     LOG_NAME,
     LogSimulator,
     blank,
@@ -18,13 +26,6 @@ from log_simulator import (
     with_personal,
 )
 
-from spanseal_ledger.checkpoint import sign_checkpoint
-from spanseal_ledger.checkpoint_log import Line
-from spanseal_ledger.errors import RunNotTaken
-from spanseal_ledger.note import VerificationKey
-from spanseal_ledger.record import canonical, record_hash
-from spanseal_ledger.verifier import ChainVerifier, StoredRow, TrustedKeys
-
 
 @pytest.fixture
 def log() -> LogSimulator:
@@ -35,24 +36,24 @@ def log() -> LogSimulator:
 
 
 @pytest.fixture
-def ended(log) -> str:
+def ended(log: LogSimulator) -> str:
     return next(iter(log.rows))
 
 
 @pytest.fixture
-def running(log) -> str:
+def running(log: LogSimulator) -> str:
     return list(log.rows)[1]
 
 
-def found(result) -> list[tuple[str, str, int | None, int | None]]:
+def found(result: VerificationResult) -> list[tuple[str, str, int | None, int | None]]:
     return [(f.kind, f.chain_id, f.seq, f.last_seq) for f in result.findings]
 
 
-def informed(result) -> list[tuple[str, str, int | None]]:
+def informed(result: VerificationResult) -> list[tuple[str, str, int | None]]:
     return [(f.kind, f.chain_id, f.seq) for f in result.information]
 
 
-def test_an_untouched_log_is_clean(log):
+def test_an_untouched_log_is_clean(log: LogSimulator) -> None:
     result = verify(log)
     assert result.clean
     assert not result.findings
@@ -62,7 +63,7 @@ def test_an_untouched_log_is_clean(log):
     assert [rule for rule, _ in result.not_checked] == [10, 11, 12]
 
 
-def test_without_a_checkpoint_log_it_says_what_it_cannot_know(log):
+def test_without_a_checkpoint_log_it_says_what_it_cannot_know(log: LogSimulator) -> None:
     result = verify(log, with_log=False)
     assert result.clean
     assert [rule for rule, _ in result.not_checked] == [7, 10, 11, 12]
@@ -87,23 +88,23 @@ def test_without_a_checkpoint_log_it_says_what_it_cannot_know(log):
     ids=lambda fields: next(iter(fields)),
 )
 @pytest.mark.parametrize("seq", [3, 8])
-def test_a_changed_column(log, running, fields, seq):
+def test_a_changed_column(log: LogSimulator, running: str, fields: dict[str, Any], seq: int) -> None:
     change(log.rows[running], seq, **fields)
     assert found(verify(log)) == [("record_changed", running, seq, None)]
 
 
-def test_a_changed_last_record(log, running):
+def test_a_changed_last_record(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, len(rows) - 1, outcome="failure")
     assert found(verify(log)) == [("record_changed", running, len(rows) - 1, None)]
 
 
-def test_a_changed_first_record(log, running):
+def test_a_changed_first_record(log: LogSimulator, running: str) -> None:
     change(log.rows[running], 0, actor_id="somebody")
     assert found(verify(log)) == [("record_changed", running, 0, None)]
 
 
-def test_a_changed_commitment_is_a_changed_record(log, running):
+def test_a_changed_commitment_is_a_changed_record(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = with_personal(rows, 2)
     change(rows, seq, personal_commitment=bytes(32))
@@ -113,42 +114,42 @@ def test_a_changed_commitment_is_a_changed_record(log, running):
     ]
 
 
-def test_adjacent_changed_records_are_one_finding(log, running):
+def test_adjacent_changed_records_are_one_finding(log: LogSimulator, running: str) -> None:
     for seq in (6, 7, 8):
         change(log.rows[running], seq, outcome="failure")
     assert found(verify(log)) == [("record_changed", running, 6, 8)]
 
 
 @pytest.mark.parametrize("seq", [3, -1])
-def test_a_changed_hash(log, running, seq):
+def test_a_changed_hash(log: LogSimulator, running: str, seq: int) -> None:
     rows = log.rows[running]
     change(rows, seq, hash=bytes(32))
     assert found(verify(log)) == [("hash_changed", running, seq % len(rows), None)]
 
 
-def test_a_changed_prev_hash(log, running):
+def test_a_changed_prev_hash(log: LogSimulator, running: str) -> None:
     change(log.rows[running], 3, prev_hash=bytes(32))
     assert found(verify(log)) == [("link_broken", running, 3, None)]
 
 
-def test_a_changed_prev_hash_of_the_first_row(log, running):
+def test_a_changed_prev_hash_of_the_first_row(log: LogSimulator, running: str) -> None:
     change(log.rows[running], 0, prev_hash=bytes([1] * 32))
     assert found(verify(log)) == [("link_broken", running, 0, None)]
 
 
-def test_a_changed_record_with_its_hash(log, running):
+def test_a_changed_record_with_its_hash(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 7, outcome="failure")
     rehash(rows, 7, 7)
     assert found(verify(log)) == [("hash_changed", running, 7, None)]
 
 
-def test_an_unknown_format(log, running):
+def test_an_unknown_format(log: LogSimulator, running: str) -> None:
     change(log.rows[running], 4, format="SSR9")
     assert found(verify(log)) == [("format_unknown", running, 4, None)]
 
 
-def test_a_chain_of_an_unknown_format(log, running):
+def test_a_chain_of_an_unknown_format(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 0, metadata=dict(rows[0].record.metadata) | {"audit.chain.format": "SSR9"})
     rehash(rows, 0)
@@ -160,25 +161,25 @@ def test_a_chain_of_an_unknown_format(log, running):
 # Rows come, go, or change places.
 
 
-def test_a_deleted_row(log, running):
+def test_a_deleted_row(log: LogSimulator, running: str) -> None:
     del log.rows[running][7]
     assert found(verify(log)) == [("missing", running, 7, None)]
     assert not informed(verify(log))  # its hash is known from the next row: all roots are still checked
 
 
-def test_deleted_rows(log, running):
+def test_deleted_rows(log: LogSimulator, running: str) -> None:
     del log.rows[running][7:10]
     result = verify(log)
     assert found(result) == [("missing", running, 7, 9)]
     assert informed(result) == [("roots_unchecked", running, 7)]
 
 
-def test_a_deleted_first_row(log, running):
+def test_a_deleted_first_row(log: LogSimulator, running: str) -> None:
     del log.rows[running][0]
     assert found(verify(log)) == [("missing", running, 0, None)]
 
 
-def test_two_holes_are_two_findings_and_what_is_between_is_checked(log, running):
+def test_two_holes_are_two_findings_and_what_is_between_is_checked(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 10, outcome="failure")
     del rows[13:15], rows[5:7]
@@ -191,7 +192,7 @@ def test_two_holes_are_two_findings_and_what_is_between_is_checked(log, running)
     assert informed(result) == [("roots_unchecked", running, 5)]
 
 
-def test_a_deleted_row_whose_followers_move_up(log, running):
+def test_a_deleted_row_whose_followers_move_up(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     del rows[7]
@@ -202,7 +203,7 @@ def test_a_deleted_row_whose_followers_move_up(log, running):
     assert len(verify(log).findings) < 8
 
 
-def test_a_deleted_row_whose_followers_are_hashed_anew(log, running):
+def test_a_deleted_row_whose_followers_are_hashed_anew(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     del rows[7]
@@ -213,7 +214,7 @@ def test_a_deleted_row_whose_followers_are_hashed_anew(log, running):
     assert ("checkpoint_invalid", running, 12, size - 2) in found(verify(log))
 
 
-def test_a_cut_tail_at_a_checkpoint_is_named_by_the_checkpoint_log(log, running):
+def test_a_cut_tail_at_a_checkpoint_is_named_by_the_checkpoint_log(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     del rows[checkpointed(rows)[-3] + 1 :]
@@ -222,7 +223,7 @@ def test_a_cut_tail_at_a_checkpoint_is_named_by_the_checkpoint_log(log, running)
     assert 7 in [rule for rule, _ in verify(log, with_log=False).not_checked]
 
 
-def test_a_cut_tail_within_a_batch(log, running):
+def test_a_cut_tail_within_a_batch(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     last = checkpointed(rows)[-3]
@@ -234,14 +235,14 @@ def test_a_cut_tail_within_a_batch(log, running):
     assert found(verify(log, with_log=False)) == [("unsigned_tail", running, last + 1, last + 3)]
 
 
-def test_a_cut_tail_is_named_by_a_successor(log, ended, running):
+def test_a_cut_tail_is_named_by_a_successor(log: LogSimulator, ended: str) -> None:
     rows = log.rows[ended]
     size = len(rows)
     del rows[checkpointed(rows)[-2] + 1 :]
     assert found(verify(log, with_log=False)) == [("truncated", ended, len(rows), size - 1)]
 
 
-def test_a_rewritten_suffix_with_valid_hashes(log, running):
+def test_a_rewritten_suffix_with_valid_hashes(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 7, outcome="failure")
     rehash(rows, 7)
@@ -255,7 +256,7 @@ def test_a_rewritten_suffix_with_valid_hashes(log, running):
     assert ("checkpoint_invalid", running, at[0], at[-1]) in found(verify(log, with_log=False))
 
 
-def test_a_rewritten_suffix_signed_with_the_stolen_key(log, running):
+def test_a_rewritten_suffix_signed_with_the_stolen_key(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 7, outcome="failure")
     rehash(rows, 7)
@@ -265,7 +266,7 @@ def test_a_rewritten_suffix_signed_with_the_stolen_key(log, running):
     assert not verify(log, with_log=False).findings
 
 
-def test_a_wholly_rewritten_chain(log, running):
+def test_a_wholly_rewritten_chain(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 0, actor_id="somebody")
     rehash(rows, 0)
@@ -273,7 +274,7 @@ def test_a_wholly_rewritten_chain(log, running):
     assert found(verify(log)) == [("rewritten", running, 0, None)]
 
 
-def test_a_rewritten_predecessor_is_named_by_its_successor(log, ended):
+def test_a_rewritten_predecessor_is_named_by_its_successor(log: LogSimulator, ended: str) -> None:
     rows = log.rows[ended]
     change(rows, 4, outcome="failure")
     rehash(rows, 4)
@@ -281,7 +282,7 @@ def test_a_rewritten_predecessor_is_named_by_its_successor(log, ended):
     assert found(verify(log, with_log=False)) == [("predecessor_mismatch", ended, len(rows) - 1, None)]
 
 
-def test_an_inserted_row_with_an_equal_seq(log, running):
+def test_an_inserted_row_with_an_equal_seq(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     forged = replace(rows[7], record=replace(rows[7].record, outcome="failure"))
     for place in (7, 8):
@@ -293,7 +294,7 @@ def test_an_inserted_row_with_an_equal_seq(log, running):
 
 
 @pytest.mark.parametrize("place", [7, 8])
-def test_an_inserted_row_with_a_valid_hash(log, running, place):
+def test_an_inserted_row_with_a_valid_hash(log: LogSimulator, running: str, place: int) -> None:
     rows = log.rows[running]
     record = replace(rows[7].record, outcome="failure")
     forged = replace(rows[7], record=record, hash=record_hash(canonical(record), rows[7].prev_hash))
@@ -303,7 +304,7 @@ def test_an_inserted_row_with_a_valid_hash(log, running, place):
     assert rows[15 - place].hash.hex() in result.findings[0].message
 
 
-def test_an_inserted_row_chained_to_another_hash(log, running):
+def test_an_inserted_row_chained_to_another_hash(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     forged = replace(rows[7], prev_hash=bytes(32), hash=record_hash(canonical(rows[7].record), bytes(32)))
     rows.insert(7, forged)
@@ -312,7 +313,7 @@ def test_an_inserted_row_chained_to_another_hash(log, running):
     assert rows[8].hash.hex() in result.findings[0].message
 
 
-def test_copies_that_differ_in_columns_that_are_not_hashed(log, running):
+def test_copies_that_differ_in_columns_that_are_not_hashed(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = with_personal(rows, 2)
     rows.insert(seq, rows[seq])
@@ -322,7 +323,7 @@ def test_copies_that_differ_in_columns_that_are_not_hashed(log, running):
     assert "several" in result.findings[0].message
 
 
-def test_an_inserted_row_whose_followers_move_down(log, running):
+def test_an_inserted_row_whose_followers_move_down(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     rows.insert(7, replace(rows[7], record=replace(rows[7].record, record_id=log.uuid())))
@@ -333,7 +334,7 @@ def test_an_inserted_row_whose_followers_move_down(log, running):
     assert ("unsigned_tail", running, 5, size) in result
 
 
-def test_a_repeated_row_is_information(log, running):
+def test_a_repeated_row_is_information(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     rows[7:8] = [rows[7]] * 3
     result = verify(log)
@@ -341,12 +342,12 @@ def test_a_repeated_row_is_information(log, running):
     assert informed(result) == [("repeated_row", running, 7)]
 
 
-def test_a_repeated_last_row(log, running):
+def test_a_repeated_last_row(log: LogSimulator, running: str) -> None:
     log.rows[running].append(log.rows[running][-1])
     assert informed(verify(log)) == [("repeated_row", running, len(log.rows[running]) - 2)]
 
 
-def test_reordered_rows(log, running):
+def test_reordered_rows(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     first, second = rows[7], rows[8]
     rows[7] = replace(second, record=replace(second.record, seq=7))
@@ -357,7 +358,7 @@ def test_reordered_rows(log, running):
     assert len(result) < 8
 
 
-def test_reordered_rows_with_valid_hashes(log, running):
+def test_reordered_rows_with_valid_hashes(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     rows[7], rows[8] = rows[8], rows[7]
     renumber(rows, 7)
@@ -365,7 +366,7 @@ def test_reordered_rows_with_valid_hashes(log, running):
     assert ("rewritten", running, 5, 13) in found(verify(log))
 
 
-def test_rows_fed_out_of_order_are_reported(log, running):
+def test_rows_fed_out_of_order_are_reported(log: LogSimulator, running: str) -> None:
     rows = list(log.rows[running])
     rows[5], rows[8] = rows[8], rows[5]
     chain = ChainVerifier(running, keys=TrustedKeys([log.key.vkey]))
@@ -376,7 +377,7 @@ def test_rows_fed_out_of_order_are_reported(log, running):
     assert ("missing", 5) in kinds
 
 
-def test_a_row_at_a_far_place(log, running):
+def test_a_row_at_a_far_place(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     size = len(rows)
     rows.append(replace(rows[-1], record=replace(rows[-1].record, seq=1 << 60)))
@@ -388,7 +389,7 @@ def test_a_row_at_a_far_place(log, running):
 # The end of a chain, and what is signed for it.
 
 
-def test_rows_with_valid_hashes_after_the_end(log, ended):
+def test_rows_with_valid_hashes_after_the_end(log: LogSimulator, ended: str) -> None:
     rows = log.rows[ended]
     size = len(rows)
     last = rows[-1].record
@@ -412,14 +413,14 @@ def test_rows_with_valid_hashes_after_the_end(log, ended):
     assert informed(result) == [("late_growth", ended, size)]
 
 
-def test_a_row_without_checkpoint_at_the_end(log, running):
+def test_a_row_without_checkpoint_at_the_end(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     rows[-1] = replace(rows[-1], checkpoint="")
     log.lines.pop()
     assert found(verify(log)) == [("unsigned_tail", running, len(rows) - 1, None)]
 
 
-def test_a_checkpoint_moved_to_another_row(log, running):
+def test_a_checkpoint_moved_to_another_row(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = checkpointed(rows)[1]
     change(rows, seq + 2, checkpoint=rows[seq].checkpoint)
@@ -429,7 +430,7 @@ def test_a_checkpoint_moved_to_another_row(log, running):
     assert f"size {seq + 1}" in result.findings[0].message
 
 
-def test_checkpoints_of_two_rows_swapped(log, running):
+def test_checkpoints_of_two_rows_swapped(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     _, first, second, *_ = checkpointed(rows)
     notes = rows[first].checkpoint, rows[second].checkpoint
@@ -438,7 +439,7 @@ def test_checkpoints_of_two_rows_swapped(log, running):
     assert found(verify(log)) == [("checkpoint_invalid", running, first, second)]
 
 
-def test_another_chain_s_checkpoint(log, ended, running):
+def test_another_chain_s_checkpoint(log: LogSimulator, ended: str, running: str) -> None:
     change(log.rows[running], 4, checkpoint=log.rows[ended][5].checkpoint)
     result = verify(log)
     assert found(result) == [("checkpoint_invalid", running, 4, None)]
@@ -449,14 +450,14 @@ def test_another_chain_s_checkpoint(log, ended, running):
     ("note", "why"),
     [("nonsense", "malformed"), ("a\nb\nc\n\n— k YWJjZGVm\n", "no trusted key"), ("\udcff", "malformed")],
 )
-def test_a_checkpoint_that_is_none(log, running, note, why):
+def test_a_checkpoint_that_is_none(log: LogSimulator, running: str, note: str, why: str) -> None:
     change(log.rows[running], 4, checkpoint=note)
     result = verify(log)
     assert found(result) == [("checkpoint_invalid", running, 4, None)]
     assert why in result.findings[0].message
 
 
-def test_a_checkpoint_with_a_bad_signature(log, running):
+def test_a_checkpoint_with_a_bad_signature(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = checkpointed(rows)[1]
     lines = rows[seq].checkpoint.split("\n")
@@ -467,7 +468,7 @@ def test_a_checkpoint_with_a_bad_signature(log, running):
     assert "does not verify" in result.findings[0].message
 
 
-def test_a_checkpoint_of_a_pinned_key_that_is_not_the_chain_s(log, running):
+def test_a_checkpoint_of_a_pinned_key_that_is_not_the_chain_s(log: LogSimulator, running: str) -> None:
     other = signing_key(5)
     rows = log.rows[running]
     seq = checkpointed(rows)[1]
@@ -482,7 +483,7 @@ def test_a_checkpoint_of_a_pinned_key_that_is_not_the_chain_s(log, running):
     assert "chain's key" in result.findings[0].message
 
 
-def test_another_log_s_key_signs_nothing_here():
+def test_another_log_s_key_signs_nothing_here() -> None:
     log = LogSimulator(key=signing_key(0, "elsewhere.example/collector-1"))
     log.chain(2)
     kinds = {f.kind for f in verify(log).findings}
@@ -492,7 +493,7 @@ def test_another_log_s_key_signs_nothing_here():
 # Keys.
 
 
-def test_a_chain_rebuilt_under_another_key(log, running):
+def test_a_chain_rebuilt_under_another_key(log: LogSimulator, running: str) -> None:
     other = signing_key(1)
     rows = log.rows[running]
     change(rows, 0, metadata=dict(rows[0].record.metadata) | {"audit.chain.key": str(other.vkey)})
@@ -505,7 +506,7 @@ def test_a_chain_rebuilt_under_another_key(log, running):
     assert found(verify(log, with_log=False)) == [("key_unpinned", running, 0, None)]
 
 
-def test_a_chain_signed_by_another_key_than_it_names(log, running):
+def test_a_chain_signed_by_another_key_than_it_names(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     resign(rows, 0, signing_key(1))
     result = verify(log)
@@ -515,12 +516,12 @@ def test_a_chain_signed_by_another_key_than_it_names(log, running):
     ]
 
 
-def test_without_pinned_keys_every_chain_is_unpinned(log, ended, running):
+def test_without_pinned_keys_every_chain_is_unpinned(log: LogSimulator, ended: str, running: str) -> None:
     result = verify(log, keys=TrustedKeys([]))
     assert found(result) == [("key_unpinned", ended, 0, None), ("key_unpinned", running, 0, None)]
 
 
-def test_keys_found_in_the_data_are_not_pinned(log, ended, running):
+def test_keys_found_in_the_data_are_not_pinned(log: LogSimulator, ended: str, running: str) -> None:
     result = verify(log, keys=TrustedKeys([], [log.key.vkey]))
     assert found(result) == [("key_unpinned", ended, 0, None), ("key_unpinned", running, 0, None)]
     del log.rows[running][0]
@@ -536,7 +537,7 @@ def rotated(log: LogSimulator, key: VerificationKey) -> str:
     return chain.id
 
 
-def test_a_key_that_a_pinned_key_s_chain_introduces_counts_as_pinned():
+def test_a_key_that_a_pinned_key_s_chain_introduces_counts_as_pinned() -> None:
     log = LogSimulator()
     second, third = signing_key(1), signing_key(2)
     rotated(log, second.vkey)
@@ -551,7 +552,7 @@ def test_a_key_that_a_pinned_key_s_chain_introduces_counts_as_pinned():
     assert found(verify(log, keys=TrustedKeys([first.vkey]))) == [("chain_missing", last, None, None)]
 
 
-def test_a_rotation_that_no_checkpoint_covers_introduces_nothing():
+def test_a_rotation_that_no_checkpoint_covers_introduces_nothing() -> None:
     log = LogSimulator()
     second = signing_key(1)
     chain = log.chain(3)
@@ -562,7 +563,7 @@ def test_a_rotation_that_no_checkpoint_covers_introduces_nothing():
     assert ("unsigned_tail", chain.id, 4, None) in found(result)
 
 
-def test_a_rotation_written_into_a_record_introduces_nothing():
+def test_a_rotation_written_into_a_record_introduces_nothing() -> None:
     log = LogSimulator()
     second = signing_key(1)
     chain = log.chain(3, end="audit_log.stopped")
@@ -580,13 +581,13 @@ def test_a_rotation_written_into_a_record_introduces_nothing():
 # Chains.
 
 
-def test_a_dropped_last_chain_is_named_by_the_checkpoint_log(log, running):
+def test_a_dropped_last_chain_is_named_by_the_checkpoint_log(log: LogSimulator, running: str) -> None:
     del log.rows[running]
     assert found(verify(log)) == [("chain_missing", running, None, None)]
     assert not verify(log, with_log=False).findings
 
 
-def test_a_dropped_earlier_chain_is_named_by_its_successor(log, ended):
+def test_a_dropped_earlier_chain_is_named_by_its_successor(log: LogSimulator, ended: str) -> None:
     del log.rows[ended]
     assert found(verify(log, with_log=False)) == [("chain_missing", ended, None, None)]
     result = verify(log)
@@ -594,12 +595,12 @@ def test_a_dropped_earlier_chain_is_named_by_its_successor(log, ended):
     assert "checkpoint log" in result.findings[0].message
 
 
-def test_a_chain_whose_rows_are_all_gone(log, running):
+def test_a_chain_whose_rows_are_all_gone(log: LogSimulator, running: str) -> None:
     log.rows[running] = []
     assert found(verify(log)) == [("chain_missing", running, None, None)]
 
 
-def test_a_chain_without_start(log, running):
+def test_a_chain_without_start(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     change(rows, 0, action="audit_log.heartbeat")
     rehash(rows, 0)
@@ -609,7 +610,7 @@ def test_a_chain_without_start(log, running):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"chain_id":"x","size":1,"root":""}]', "[" * 100_000])
-def test_predecessors_that_cannot_be_read(log, running, text):
+def test_predecessors_that_cannot_be_read(log: LogSimulator, running: str, text: str) -> None:
     rows = log.rows[running]
     change(rows, 0, metadata=dict(rows[0].record.metadata) | {"audit.chain.predecessors": text})
     rehash(rows, 0)
@@ -618,7 +619,7 @@ def test_predecessors_that_cannot_be_read(log, running, text):
     assert found(verify(log)) == [("predecessors_unreadable", running, 0, None)]
 
 
-def test_growth_after_a_chain_was_named_is_information(log):
+def test_growth_after_a_chain_was_named_is_information(log: LogSimulator) -> None:
     chain = log.chain(2)
     size = chain.size
     log.chain(1)
@@ -628,14 +629,14 @@ def test_growth_after_a_chain_was_named_is_information(log):
     assert informed(result) == [("late_growth", chain.id, size)]
 
 
-def test_a_tenant_s_gap(log):
+def test_a_tenant_s_gap(log: LogSimulator) -> None:
     chain = log.chain(3)
     chain.tenants["acme"] = chain.tenants.get("acme", 0) + 2
     chain.seal([chain.client(tenant="acme")])
     assert found(verify(log)) == [("tenant_gap", chain.id, 4, None)]
 
 
-def test_a_tenant_s_number_given_twice(log):
+def test_a_tenant_s_number_given_twice(log: LogSimulator) -> None:
     chain = log.chain()
     chain.seal([chain.client(tenant="acme")])
     chain.tenants["acme"] = 0
@@ -659,26 +660,26 @@ def test_a_tenant_s_number_given_twice(log):
     ],
     ids=str,
 )
-def test_changed_personal_data(log, running, fields):
+def test_changed_personal_data(log: LogSimulator, running: str, fields: dict[str, Any]) -> None:
     seq = with_personal(log.rows[running], 2)
     change(log.rows[running], seq, **fields)
     assert found(verify(log)) == [("personal_changed", running, seq, None)]
 
 
-def test_personal_data_put_where_there_was_none(log, running):
+def test_personal_data_put_where_there_was_none(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = next(row.record.seq for row in rows if not row.record.personal_salt and row.record.seq > 1)
     change(rows, seq, actor_email="a@example.org", personal_salt=b"x" * 16)
     assert found(verify(log)) == [("personal_changed", running, seq, None)]
 
 
-def test_blanked_personal_data(log, running):
+def test_blanked_personal_data(log: LogSimulator, running: str) -> None:
     seq = with_personal(log.rows[running], 2)
     blank(log.rows[running], seq)
     assert found(verify(log)) == [("personal_missing", running, seq, None)]
 
 
-def test_an_erasure_that_a_chain_names_is_none(log, running):
+def test_an_erasure_that_a_chain_names_is_none(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     first = with_personal(rows, 2)
     second = with_personal(rows, first + 1)
@@ -693,7 +694,7 @@ def test_an_erasure_that_a_chain_names_is_none(log, running):
     assert verify(log).clean
 
 
-def test_an_erasure_that_is_not_proved_excuses_nothing(log, running):
+def test_an_erasure_that_is_not_proved_excuses_nothing(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = with_personal(rows, 2)
     blank(rows, seq)
@@ -703,7 +704,7 @@ def test_an_erasure_that_is_not_proved_excuses_nothing(log, running):
     assert ("personal_missing", running, seq, None) in found(verify(log))
 
 
-def test_a_client_s_record_erases_nothing(log, running):
+def test_a_client_s_record_erases_nothing(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     seq = with_personal(rows, 2)
     blank(rows, seq)
@@ -716,24 +717,24 @@ def test_a_client_s_record_erases_nothing(log, running):
 # The checkpoint log.
 
 
-def test_a_line_that_nobody_trusted_signed(log, running):
+def test_a_line_that_nobody_trusted_signed(log: LogSimulator, running: str) -> None:
     note = sign_checkpoint(signing_key(1), LOG_NAME, running, 100, bytes(32))
     log.lines.append(Line(log.now, note))
     assert found(verify(log)) == [("checkpoint_log_invalid", running, 99, None)]
 
 
-def test_a_line_for_a_chain_that_nobody_knows(log):
+def test_a_line_for_a_chain_that_nobody_knows(log: LogSimulator) -> None:
     note = sign_checkpoint(signing_key(1), LOG_NAME, log.uuid(), 100, bytes(32))
     log.lines.append(Line(log.now, note))
     assert [f.kind for f in verify(log).findings] == ["checkpoint_log_invalid"]
 
 
-def test_a_line_that_is_no_checkpoint(log):
+def test_a_line_that_is_no_checkpoint(log: LogSimulator) -> None:
     log.lines.append(Line(log.now, "nonsense"))
     assert [f.kind for f in verify(log).findings] == ["checkpoint_log_invalid"]
 
 
-def test_a_line_twice_and_one_with_a_witness_are_met(log, running):
+def test_a_line_twice_and_one_with_a_witness_are_met(log: LogSimulator) -> None:
     known = log.lines[-1].note
     witness = signing_key(9, "witness.example/w1").sign(known.split("\n\n")[0] + "\n").split("\n\n")[1]
     log.lines += [log.lines[-1], Line(log.now, known + witness)]
@@ -742,7 +743,7 @@ def test_a_line_twice_and_one_with_a_witness_are_met(log, running):
     assert result.log_lines == 11
 
 
-def test_two_roots_of_one_size(log, running):
+def test_two_roots_of_one_size(log: LogSimulator, running: str) -> None:
     log.lines.insert(0, Line(log.now, sign_checkpoint(log.key, LOG_NAME, running, 5, bytes(32))))
     assert found(verify(log)) == [("rewritten", running, 1, 4)]
 
@@ -750,7 +751,7 @@ def test_two_roots_of_one_size(log, running):
 # While records are being written.
 
 
-def test_rows_past_the_upper_bound_are_passed_over(log, ended, running):
+def test_rows_past_the_upper_bound_are_passed_over(log: LogSimulator) -> None:
     chain = log.chain(3)
     lines = list(log.lines)
     upper = {chain_id: len(rows) for chain_id, rows in log.rows.items()}
@@ -764,7 +765,9 @@ def test_rows_past_the_upper_bound_are_passed_over(log, ended, running):
     assert result.records == sum(upper.values())
 
 
-def test_a_tail_cut_before_the_verification_began_is_found_with_an_upper_bound(log, running):
+def test_a_tail_cut_before_the_verification_began_is_found_with_an_upper_bound(
+    log: LogSimulator, running: str
+) -> None:
     rows = log.rows[running]
     size = len(rows)
     del rows[checkpointed(rows)[-2] + 1 :]
@@ -773,7 +776,7 @@ def test_a_tail_cut_before_the_verification_began_is_found_with_an_upper_bound(l
     assert size == len(rows) + 1
 
 
-def test_lines_beyond_a_chain_s_upper_bound_are_not_findings(log, running):
+def test_lines_beyond_a_chain_s_upper_bound_are_not_findings(log: LogSimulator, running: str) -> None:
     rows = log.rows[running]
     lines = [line for line in log.lines if running in line.note]
     chain = ChainVerifier(running, keys=TrustedKeys([log.key.vkey]), checkpoint_log=lines, upper=5)
@@ -789,7 +792,7 @@ def test_lines_beyond_a_chain_s_upper_bound_are_not_findings(log, running):
 # Use.
 
 
-def test_misuse_is_refused(log, ended, running):
+def test_misuse_is_refused(log: LogSimulator, ended: str, running: str) -> None:
     rows = log.rows[running]
     keys = TrustedKeys([log.key.vkey])
     chain = ChainVerifier(running, keys=keys, checkpoint_log=[x for x in log.lines if running in x.note])

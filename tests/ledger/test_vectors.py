@@ -1,7 +1,9 @@
 """Every vector of format-vectors.json is reproduced."""
 
+from itertools import pairwise
+from typing import Any
+
 import pytest
-from vectors import VECTORS, vector_record
 
 from spanseal_ledger.checkpoint import Checkpoint, origin, sign_checkpoint
 from spanseal_ledger.note import SigningKey, VerificationKey, open_note
@@ -14,6 +16,7 @@ from spanseal_ledger.tree import (
     verify_consistency,
     verify_inclusion,
 )
+from tests.ledger.vectors import VECTORS, vector_record
 
 RECORDS = VECTORS["records"]
 ENTRIES = [bytes.fromhex(vector["hash"]) for vector in RECORDS]
@@ -22,7 +25,7 @@ KEY = SigningKey.from_seed(VECTORS["key_name"], bytes.fromhex(VECTORS["signing_s
 
 
 @pytest.mark.parametrize("vector", RECORDS, ids=lambda v: v["record"]["action"])
-def test_record(vector):
+def test_record(vector: dict[str, Any]) -> None:
     record = vector_record(vector)
     assert record.personal_commitment.hex() == vector["personal_commitment"]
     raw = canonical(record)
@@ -31,30 +34,30 @@ def test_record(vector):
     check_limits(record)
 
 
-def test_records_are_linked():
+def test_records_are_linked() -> None:
     assert RECORDS[0]["prev_hash"] == "00" * 32
-    for before, after in zip(RECORDS, RECORDS[1:], strict=False):
+    for before, after in pairwise(RECORDS):
         assert after["prev_hash"] == before["hash"]
 
 
-def test_pseudonym():
+def test_pseudonym() -> None:
     vector = VECTORS["pseudonym"]
     assert pseudonym(bytes.fromhex(vector["key"]), vector["value"]) == vector["column"]
 
 
-def test_keys():
+def test_keys() -> None:
     assert str(KEY.vkey) == VECTORS["vkey"]
     assert VerificationKey.parse(VECTORS["vkey"]) == KEY.vkey
     assert str(VerificationKey.parse(VECTORS["next_vkey"])) == VECTORS["next_vkey"]
 
 
-def test_roots():
+def test_roots() -> None:
     for size, root in enumerate(ROOTS):
         assert tree_root(ENTRIES[:size]) == root
 
 
 @pytest.mark.parametrize("vector", VECTORS["inclusion"], ids=lambda v: f"{v['index']}-of-{v['size']}")
-def test_inclusion(vector):
+def test_inclusion(vector: dict[str, Any]) -> None:
     index, size = vector["index"], vector["size"]
     path = inclusion_proof(ENTRIES, index, size)
     assert [node.hex() for node in path] == vector["path"]
@@ -62,7 +65,7 @@ def test_inclusion(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS["consistency"], ids=lambda v: f"{v['old']}-to-{v['size']}")
-def test_consistency(vector):
+def test_consistency(vector: dict[str, Any]) -> None:
     old, size = vector["old"], vector["size"]
     path = consistency_proof(ENTRIES, old, size)
     assert [node.hex() for node in path] == vector["path"]
@@ -70,7 +73,7 @@ def test_consistency(vector):
 
 
 @pytest.mark.parametrize("note", VECTORS["checkpoints"], ids=lambda note: note.split("\n")[1])
-def test_checkpoint(note):
+def test_checkpoint(note: str) -> None:
     text, signers = open_note(note, [KEY.vkey])
     assert signers == [KEY.vkey]
     checkpoint = Checkpoint.parse(text)
