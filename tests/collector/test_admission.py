@@ -6,7 +6,7 @@ import math
 
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, LogRecord
 
 from spanseal_collector.admission import Admitter, Draft, Rejected
 from spanseal_collector.otlp import ResourceLogs, decode_logs
@@ -84,7 +84,8 @@ def test_metadata_keeps_types_in_key_order() -> None:
 def test_resource_scope_and_log_fields_become_metadata() -> None:
     log = record()
     log.body.string_value = "a sentence"
-    log.severity_number, log.severity_text, log.flags = 9, "INFO", 1
+    log.severity_number = SEVERITY_NUMBER_INFO
+    log.severity_text, log.flags = "INFO", 1
     log.observed_time_unix_nano = log.time_unix_nano + 5
     found = admitted(log, resource={"service.name": "clinic", "host.name": "web-1"}).record
     assert found.metadata["resource.host.name"] == "web-1"
