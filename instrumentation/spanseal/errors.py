@@ -1,0 +1,27 @@
+"""What can go wrong on the application's side."""
+
+from __future__ import annotations
+
+
+class SpansealError(Exception):
+    """Base of every error that this package raises."""
+
+
+class ConfigurationError(SpansealError):
+    """A setting has a value that cannot be used. The message names the variable."""
+
+
+class InvalidRecord(SpansealError, ValueError):
+    """`record()`, `audited()` or `set_actor()` was given something that cannot become an audit record."""
+
+
+class SpoolError(SpansealError):
+    """Base of the spool's errors."""
+
+
+class SpoolUnavailable(SpoolError):
+    """The spool cannot take a record now: no space, no permission, a damaged file, an I/O error."""
+
+
+class SpoolClosed(SpoolError):
+    """The process is stopping and its spool takes nothing more."""

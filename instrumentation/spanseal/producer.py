@@ -1,0 +1,74 @@
+"""A producer's own records: its stream began, ended, or lacks numbers.
+
+Their attributes, all of them metadata of the stored record:
+
+| attribute | in | meaning |
+|---|---|---|
+| `producer.previous` | `producer.started` | JSON list of `{"stream_id", "last"}`: streams of this instance that ended before, with the last number known, -1 for none |
+| `producer.last` | `producer.stopped` | the stream's final number, which is this record's own |
+| `producer.gap.stream_id` | `producer.gap` | the stream that lacks numbers |
+| `producer.gap.first`, `.last`, `.count` | `producer.gap` | which numbers |
+| `producer.gap.reason` | `producer.gap` | why |
+| `producer.gap.record_id`, `.sha256` | `producer.gap` | of a record that was refused and set aside: its id and the digest of its bytes |
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from .actor import Actor
+from .identifiers import uuid7
+from .wire import AuditRecord
+
+STARTED = "producer.started"
+STOPPED = "producer.stopped"
+GAP = "producer.gap"
+_SELF = Actor("spanseal", type="system")
+
+
+def started(stream: str, tenant: str, previous: Sequence[tuple[str, int]]) -> bytes:
+    """Make the first record of a stream.
+
+    Args:
+        stream: The new stream.
+        tenant: Its tenant, or empty.
+        previous: Ended streams that nobody has named yet, each with its last known number.
+    """
+    named = [{"stream_id": name, "last": last} for name, last in previous]
+    return _event(STARTED, stream, tenant, {"producer.previous": json.dumps(named, separators=(",", ":"))})
+
+
+def stopped(stream: str, tenant: str, number: int) -> bytes:
+    """Make the last record of a stream, which bears `number`."""
+    return _event(STOPPED, stream, tenant, {"producer.last": number})
+
+
+def gap(
+    stream: str, tenant: str, first: int, last: int, reason: str, extra: Mapping[str, object] | None = None
+) -> bytes:
+    """Name numbers of a stream that no record will bear."""
+    attributes: dict[str, object] = {
+        "producer.gap.stream_id": stream,
+        "producer.gap.first": first,
+        "producer.gap.last": last,
+        "producer.gap.count": last - first + 1,
+        "producer.gap.reason": reason,
+    }
+    return _event(GAP, stream, tenant, {**attributes, **(extra or {})})
+
+
+def _event(action: str, stream: str, tenant: str, attributes: Mapping[str, object]) -> bytes:
+    now = time.time_ns()
+    return AuditRecord(
+        record_id=uuid7(now),
+        event_time=now,
+        action=action,
+        outcome="success",
+        actor=_SELF,
+        resource_type="producer",
+        resource_id=stream,
+        tenant=tenant,
+        attributes=attributes,
+    ).encode()

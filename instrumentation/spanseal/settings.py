@@ -1,0 +1,210 @@
+"""Everything that is configured by environment variables, read once per process.
+
+`SPANSEAL_*` variables are this package's own. Where records go, and as which service, is said by the
+standard `OTEL_*` variables only: there is one way to say each thing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.util.re import parse_env_headers
+
+from .errors import ConfigurationError
+
+DEFAULT_MAX_BYTES = 1 << 30
+DEFAULT_TIMEOUT = 10.0
+
+# Facts about the process that say nothing about the audited service, or that may hold a secret
+# (a password given on the command line).
+_UNWANTED_RESOURCE_KEYS = ("telemetry.", "process.command", "process.executable")
+
+ResourceValue = str | bool | int | float | tuple[str | bool | int | float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Where records are sent and how: the standard OTLP exporter variables, HTTP/protobuf."""
+
+    endpoint: str
+    """The whole URL, path included."""
+    headers: Mapping[str, str]
+    """Sent with every request; names in lower case. May hold a credential: never logged."""
+    certificate: str | None
+    """A file of CA certificates to trust, or the system's."""
+    client_certificate: str | None
+    client_key: str | None
+    gzip: bool
+    timeout: float
+    """Seconds for one request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of this process."""
+
+    on_error: Literal["open", "closed"]
+    """What happens to a request that cannot be audited: it goes on, or is refused with 503."""
+    durability: Literal["process", "disk"]
+    """What a committed record survives: the death of the process, or a power cut as well."""
+    spool_dir: Path
+    max_bytes: int
+    """Bound of the whole spool directory."""
+    tenant: str
+    """Empty: the collector decides."""
+    trusted_proxies: int
+    """How many proxies in front of this server may be believed about the client's address."""
+    trust_request_id: bool
+    """Whether an incoming X-Request-Id becomes the request's own id."""
+    actor_resolver: str
+    """`module:function`, or empty."""
+    shutdown_timeout: float
+    """Seconds that the end of the process may wait for the last records to be sent."""
+    adopt_interval: float
+    """Seconds between two looks for what dead processes left."""
+    instance: str
+    """Names this instance of the service in its streams."""
+    resource: Mapping[str, ResourceValue]
+    export: Export
+
+
+def on_error(environ: Mapping[str, str] = os.environ) -> Literal["open", "closed"]:
+    """Read `SPANSEAL_ON_ERROR` alone: it must be known even if another setting is wrong."""
+    return cast("Literal['open', 'closed']", _choice(environ, "SPANSEAL_ON_ERROR", ("open", "closed")))
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read all settings.
+
+    Raises:
+        ConfigurationError: A variable has a value that cannot be used.
+    """
+    resource, instance = _resource()
+    return Settings(
+        on_error=on_error(environ),
+        durability=cast(
+            "Literal['process', 'disk']", _choice(environ, "SPANSEAL_DURABILITY", ("process", "disk"))
+        ),
+        spool_dir=spool_dir(environ),
+        max_bytes=_number(environ, "SPANSEAL_SPOOL_MAX_BYTES", DEFAULT_MAX_BYTES, least=1 << 16),
+        tenant=environ.get("SPANSEAL_TENANT", "").strip(),
+        trusted_proxies=_number(environ, "SPANSEAL_TRUSTED_PROXIES", 0),
+        trust_request_id=_choice(environ, "SPANSEAL_TRUST_REQUEST_ID", ("false", "true")) == "true",
+        actor_resolver=environ.get("SPANSEAL_ACTOR_RESOLVER", "").strip(),
+        shutdown_timeout=_seconds(environ, "SPANSEAL_SHUTDOWN_TIMEOUT", 3.0),
+        adopt_interval=_seconds(environ, "SPANSEAL_ADOPT_INTERVAL", 5.0),
+        instance=instance,
+        resource=resource,
+        export=export(environ),
+    )
+
+
+def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Find the directory of the spool: `SPANSEAL_SPOOL_DIR`, or the user's state directory."""
+    if given := environ.get("SPANSEAL_SPOOL_DIR", "").strip():
+        return Path(given)
+    if state := environ.get("XDG_STATE_HOME", "").strip():
+        return Path(state) / "spanseal" / "spool"
+    try:
+        return Path.home() / ".local" / "state" / "spanseal" / "spool"
+    except RuntimeError:
+        raise ConfigurationError(
+            "no home directory is known, so there is no default place for the audit spool: "
+            "set SPANSEAL_SPOOL_DIR to a directory on a disk that outlives the process"
+        ) from None
+
+
+def export(environ: Mapping[str, str] = os.environ) -> Export:
+    """Read the OTLP exporter variables as the SDK's own log exporter does (seconds, not milliseconds).
+
+    The protocol variables are not read: the distribution sets `grpc` for everybody, and this exporter
+    speaks HTTP/protobuf only.
+    """
+
+    def either(name: str) -> str:
+        own = environ.get(f"OTEL_EXPORTER_OTLP_LOGS_{name}", "").strip()
+        return own or environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "").strip()
+    if not endpoint:
+        base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "http://localhost:4318"
+        endpoint = base.removesuffix("/") + "/v1/logs"
+    if not endpoint.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT is {endpoint!r}: write a URL that begins with http:// or https://"
+        )
+    compression = either("COMPRESSION").lower() or "none"
+    if compression not in ("none", "gzip"):
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_[LOGS_]COMPRESSION is {compression!r}: use gzip or none"
+        )
+    timeout = either("TIMEOUT")
+    try:
+        seconds = float(timeout) if timeout else DEFAULT_TIMEOUT
+    except ValueError:
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT is {timeout!r}: write a number of seconds"
+        ) from None
+    return Export(
+        endpoint=endpoint,
+        headers=parse_env_headers(either("HEADERS"), liberal=True),
+        certificate=either("CERTIFICATE") or None,
+        client_certificate=either("CLIENT_CERTIFICATE") or None,
+        client_key=either("CLIENT_KEY") or None,
+        gzip=compression == "gzip",
+        timeout=seconds if seconds > 0 else DEFAULT_TIMEOUT,
+    )
+
+
+def _resource() -> tuple[dict[str, ResourceValue], str]:
+    """Describe the service, through the SDK, and name this instance of it."""
+    attributes: dict[str, ResourceValue] = {}
+    for key, value in Resource.create().attributes.items():
+        if key.startswith(_UNWANTED_RESOURCE_KEYS):
+            continue
+        if isinstance(value, str | bool | int | float):
+            attributes[key] = value
+        elif isinstance(value, list | tuple):
+            attributes[key] = tuple(item for item in value if isinstance(item, str | bool | int | float))
+    # The SDK makes up an instance id of its own in every process. A stream has a UUID already; what is
+    # wanted here is the name that stays the same over restarts.
+    given = OTELResourceDetector().detect().attributes.get("service.instance.id")
+    if given is None:
+        attributes.pop("service.instance.id", None)
+    instance = str(given) if given else socket.gethostname()
+    return attributes, instance.replace("/", "_")[:200] or "unknown"
+
+
+def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, str]) -> str:
+    value = environ.get(name, "").strip().lower() or allowed[0]
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is {value!r}: use {allowed[0]} or {allowed[1]}")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
+    text = environ.get(name, "").strip()
+    try:
+        value = int(text) if text else default
+    except ValueError:
+        value = -1
+    if value < least:
+        raise ConfigurationError(f"{name} is {text!r}: write a whole number, {least} or more")
+    return value
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 3600:
+        raise ConfigurationError(f"{name} is {text!r}: write a number of seconds below 3600")
+    return value

@@ -1,0 +1,232 @@
+"""The spool of a living process: where a record is durable before its request is answered.
+
+The life of a request's record: `begin` (a state-changing request, before the view runs), `answer`
+(before the first byte of the answer), `finish` (the answer has ended; costs the request nothing),
+`settle` (in the background: the record gets its number and may be sent). `append` is for a record
+that is final at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import producer
+from .errors import SpoolClosed, SpoolUnavailable
+from .identifiers import stream_id, uuid7
+from .locks import FileLock, directory_lock
+from .registry import ended_streams
+from .spool_file import ANSWERED, FINAL, OPEN, SpoolFile
+
+if TYPE_CHECKING:
+    import threading
+
+    from .settings import Settings
+
+logger = logging.getLogger("spanseal")
+
+
+@dataclass(slots=True)
+class Finished:
+    """A record whose request has ended, on its way to its number."""
+
+    row: int
+    body: bytes | None
+    """What is known in the end; None if nothing new."""
+
+
+class Spool:
+    """This process's own spool file and stream.
+
+    Raises:
+        SpoolUnavailable: The directory or the file cannot be made.
+    """
+
+    def __init__(self, settings: Settings, resource: bytes, lock: threading.Lock) -> None:
+        self._tenant = settings.tenant
+        self.directory = settings.spool_dir
+        self.stream = stream_id(settings.instance)
+        self.closed = False
+        self._finished: deque[Finished] = deque()
+        self._dropped = 0
+        self._max_bytes = settings.max_bytes
+        name = uuid7()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.lock = FileLock.create(self.directory / f"{name}.lock")
+        except OSError as error:
+            raise SpoolUnavailable(f"the audit spool in {self.directory} cannot be made: {error}") from error
+        try:
+            self.file = SpoolFile.create(
+                self.directory / f"{name}.db",
+                lock,
+                durability=settings.durability,
+                max_bytes=settings.max_bytes,
+                meta={
+                    "destination": settings.export.endpoint,
+                    "service": str(settings.resource.get("service.name", "")),
+                    "instance": settings.instance,
+                    "tenant": settings.tenant,
+                    "resource": resource,
+                },
+            )
+            self._start(settings)
+        except (SpoolUnavailable, OSError) as error:
+            for suffix in (".db", ".db-wal", ".db-shm"):
+                (self.directory / f"{name}{suffix}").unlink(missing_ok=True)
+            self.lock.release(remove=True)
+            if isinstance(error, OSError):
+                raise SpoolUnavailable(
+                    f"the audit spool in {self.directory} cannot be made: {error}"
+                ) from error
+            raise
+
+    def _start(self, settings: Settings) -> None:
+        """Begin the stream: its first record names the streams that ended before."""
+        with directory_lock(self.directory), ended_streams(self.directory) as ended:
+            previous = ended.take(settings.export.endpoint, settings.instance, settings.tenant)
+            body = producer.started(self.stream, self._tenant, previous)
+            with self.file.transaction() as execute:
+                execute("INSERT INTO meta VALUES ('drops_named', 0)")
+                execute("INSERT INTO stream VALUES (?, 1, 0)", (self.stream,))
+                execute(
+                    "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, 0, ?)",
+                    (FINAL, self.stream, body),
+                )
+
+    def begin(self, body: bytes) -> int:
+        """Write down that a request is about to do something.
+
+        Returns:
+            The row, for `answer` and `finish`.
+
+        Raises:
+            SpoolUnavailable: It is not stored.
+        """
+        return self._insert(OPEN, body)
+
+    def answer(self, row: int | None, body: bytes) -> int:
+        """Write down what is known when the answer begins. Arguments and errors as in `begin`."""
+        if row is None:
+            return self._insert(ANSWERED, body)
+        self._check()
+        self.file.write("UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row))
+        return row
+
+    def finish(self, row: int, body: bytes | None) -> None:
+        """Take notice that a request has ended. Nothing is written now."""
+        self._finished.append(Finished(row, body))
+
+    def append(self, body: bytes) -> None:
+        """Store a record that is final at once, with its number.
+
+        Raises:
+            SpoolUnavailable: It is not stored, and no number is drawn.
+        """
+        self._check()
+        with self.file.transaction() as execute:
+            (following,) = execute(
+                "UPDATE stream SET next = next + 1 WHERE stream_id = ? RETURNING next", (self.stream,)
+            ).fetchone()
+            execute(
+                "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, ?, ?)",
+                (FINAL, self.stream, following - 1, body),
+            )
+
+    def settle(self) -> int:
+        """Give every finished record its number, in one transaction, and name what had to be dropped.
+
+        Returns:
+            How many records became final.
+
+        Raises:
+            SpoolUnavailable: Nothing changed; they stay finished, to be settled later.
+        """
+        waiting = [self._finished.popleft() for _ in range(len(self._finished))]
+        unnamed = self._dropped
+        if not waiting and not unnamed:
+            return 0
+        try:
+            with self.file.transaction() as execute:
+                (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
+                for item in waiting:
+                    execute(
+                        "UPDATE record SET state = ?, stream_id = ?, seq = ?, body = coalesce(?, body) WHERE id = ?",
+                        (FINAL, self.stream, number, item.body, item.row),
+                    )
+                    number += 1
+                if unnamed:
+                    last = number + unnamed - 1
+                    body = producer.gap(self.stream, self._tenant, number, last, "spool_unavailable")
+                    execute(
+                        "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, ?, ?)",
+                        (FINAL, self.stream, last + 1, body),
+                    )
+                    execute("UPDATE meta SET value = value + ? WHERE key = 'drops_named'", (unnamed,))
+                    number = last + 2
+                execute("UPDATE stream SET next = ? WHERE stream_id = ?", (number, self.stream))
+        except SpoolUnavailable:
+            self._finished.extendleft(reversed(waiting))
+            raise
+        self._dropped -= unnamed
+        return len(waiting)
+
+    @property
+    def finished(self) -> int:
+        """How many records wait to be settled."""
+        return len(self._finished) + self._dropped
+
+    def drop(self, count: int = 1) -> None:
+        """Count records that could not be stored: they will be named when space returns."""
+        self._dropped += count
+        try:
+            self.lock.set_dropped(self.lock.dropped + count)
+        except OSError:
+            logger.exception("the count of dropped audit records could not be written down")
+
+    def fit(self) -> None:
+        """Take what the other files of the directory leave of its bound.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        own = self.file.path.name
+        others = 0
+        for entry in self.directory.iterdir():
+            if not entry.name.startswith(own):
+                try:
+                    others += entry.stat().st_size
+                except FileNotFoundError:
+                    continue
+        self.file.limit(self._max_bytes - others)
+
+    def stop(self) -> None:
+        """End the stream with its final number. Nothing is taken afterwards.
+
+        Raises:
+            SpoolUnavailable: The end could not be written: the stream stays open, whoever adopts it ends it.
+        """
+        if self.closed:
+            return
+        self.settle()
+        self.closed = True
+        with self.file.transaction() as execute:
+            (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
+            execute(
+                "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, ?, ?)",
+                (FINAL, self.stream, number, producer.stopped(self.stream, self._tenant, number)),
+            )
+            execute("UPDATE stream SET next = next + 1, ended = 1 WHERE stream_id = ?", (self.stream,))
+
+    def _insert(self, state: int, body: bytes) -> int:
+        self._check()
+        row = self.file.write("INSERT INTO record (state, body) VALUES (?, ?)", (state, body)).lastrowid
+        if row is None:
+            raise SpoolUnavailable(f"the audit spool {self.file.path} gave no row")
+        return row
+
+    def _check(self) -> None:
+        if self.closed:
+            raise SpoolClosed("the process is stopping, its audit spool takes no more records")

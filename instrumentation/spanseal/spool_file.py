@@ -1,0 +1,255 @@
+"""One SQLite file of the spool: its tables and the statements over them.
+
+A record is *open* while its request runs, *answered* once its answer may reach the client, and *final*
+when it has its number and may be sent. Rows are made and changed in single transactions; the file is in
+WAL mode, so what is committed survives the death of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import SpoolUnavailable
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Mapping, Sequence
+
+OPEN, ANSWERED, FINAL = 0, 1, 2
+FORMAT = "1"
+PAGE = 4096
+# The checkpoint of the WAL is done by the background thread; this is the bound if it cannot.
+_AUTOCHECKPOINT_PAGES = 8192
+_CHECKPOINT_WRITES = 500
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE stream (stream_id TEXT PRIMARY KEY, next INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE record (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, stream_id TEXT, seq INTEGER, body BLOB NOT NULL);
+CREATE TABLE aside (id INTEGER PRIMARY KEY, stream_id TEXT, seq INTEGER, body BLOB NOT NULL, reason TEXT, at INTEGER);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A final record, ready to be sent."""
+
+    id: int
+    stream_id: str
+    seq: int
+    body: bytes
+
+
+class SpoolFile:
+    """An open spool file. Every method holds `lock` while it is inside SQLite."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: threading.Lock) -> None:
+        self.path = path
+        self._lock = lock
+        self._connection = connection
+        self._writes = 0
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        lock: threading.Lock,
+        *,
+        meta: Mapping[str, str | bytes],
+        durability: str,
+        max_bytes: int,
+    ) -> SpoolFile:
+        """Make a new file.
+
+        Raises:
+            SpoolUnavailable: It cannot be made.
+        """
+        try:
+            # SQLite gives its side files the permissions of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            spool = cls._connect(path, lock, durability)
+            spool.limit(max_bytes)
+            with spool.transaction() as execute:
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    execute(statement)
+                for key, value in {"format": FORMAT, **meta}.items():
+                    execute("INSERT INTO meta VALUES (?, ?)", (key, value))
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolUnavailable(f"the audit spool {path} cannot be made: {error}") from error
+        if durability == "disk":
+            _sync_directory(path.parent)
+        return spool
+
+    @classmethod
+    def open(cls, path: Path, lock: threading.Lock) -> SpoolFile:
+        """Open the file of a dead process.
+
+        Raises:
+            SpoolUnavailable: It cannot be read, or another version of this program made it.
+        """
+        try:
+            spool = cls._connect(path, lock, "process")
+            found = spool.meta("format")
+        except sqlite3.Error as error:
+            raise SpoolUnavailable(f"the audit spool {path} cannot be read: {error}") from error
+        if found != FORMAT:
+            spool.close()
+            raise SpoolUnavailable(
+                f"the audit spool {path} has format {found!r}, this program knows {FORMAT!r}"
+            )
+        return spool
+
+    @classmethod
+    def _connect(cls, path: Path, lock: threading.Lock, durability: str) -> SpoolFile:
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'disk' else 'NORMAL'}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return cls(path, connection, lock)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Run statements in one transaction; gives `Connection.execute`.
+
+        Raises:
+            SpoolUnavailable: A statement or the commit failed; nothing of it is kept.
+        """
+        with self._lock:
+            self._writes += 1
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection.execute
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise SpoolUnavailable(f"the audit spool {self.path} cannot be written: {error}") from error
+
+    def write(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+        """Run one statement as one transaction.
+
+        Raises:
+            SpoolUnavailable: It failed.
+        """
+        with self._lock:
+            self._writes += 1
+            try:
+                return self._connection.execute(statement, values)
+            except sqlite3.Error as error:
+                raise SpoolUnavailable(f"the audit spool {self.path} cannot be written: {error}") from error
+
+    def read(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """Read rows.
+
+        Raises:
+            SpoolUnavailable: The file cannot be read.
+        """
+        with self._lock:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise SpoolUnavailable(f"the audit spool {self.path} cannot be read: {error}") from error
+
+    def meta(self, key: str) -> Any:
+        """Read one fact about the file, or None."""
+        with self._lock:
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def final(self, rows: int, size: int) -> list[Row]:
+        """The next records to send, oldest first: at most `rows`, and about `size` bytes of bodies."""
+        found = self.read(
+            "SELECT id, stream_id, seq, body FROM record WHERE state = ? ORDER BY id LIMIT ?", (FINAL, rows)
+        )
+        batch: list[Row] = []
+        total = 0
+        for row in found:
+            total += len(row[3])
+            if batch and total > size:
+                break
+            batch.append(Row(*row))
+        return batch
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Forget records that the collector has acknowledged."""
+        with self.transaction() as execute:
+            for identifier in ids:
+                execute("DELETE FROM record WHERE id = ?", (identifier,))
+
+    def set_aside(self, row: Row, reason: str) -> None:
+        """Keep a record that the collector refuses where it is not sent again."""
+        with self.transaction() as execute:
+            execute(
+                "INSERT INTO aside (stream_id, seq, body, reason, at) VALUES (?, ?, ?, ?, ?)",
+                (row.stream_id, row.seq, row.body, reason, time.time_ns()),
+            )
+            execute("DELETE FROM record WHERE id = ?", (row.id,))
+
+    def count(self, table: str = "record") -> int:
+        """How many rows a table has."""
+        return int(self.read(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608  # own table names only
+
+    def limit(self, max_bytes: int) -> None:
+        """Bound the file's size. It never shrinks by this: free pages are used again."""
+        with self._lock:
+            self._connection.execute(f"PRAGMA max_page_count={max(max_bytes // PAGE, 16)}")
+
+    def checkpoint(self) -> None:
+        """Move what is in the WAL into the database, now and then, so that the WAL stays small.
+
+        This waits for the disk, so it has a connection of its own: requests go on meanwhile.
+        """
+        if self._writes < _CHECKPOINT_WRITES:
+            return
+        self._writes = 0
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def sync(self) -> None:
+        """Bring everything committed so far to the disk.
+
+        The numbers that a batch bears must not be drawn a second time after a power cut, so this is
+        done before a batch leaves. A descriptor of the WAL may be opened and closed: SQLite holds its
+        POSIX locks on the other two files.
+        """
+        with suppress(FileNotFoundError):
+            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file; its WAL is gone afterwards."""
+        with self._lock, suppress(sqlite3.Error):
+            self._connection.close()
+
+    def abandon(self) -> object:
+        """Give the connection away, in a child after `fork`: it must never be used or closed there."""
+        return self._connection
+
+    def remove(self) -> None:
+        """Delete the closed file."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
