@@ -169,7 +169,7 @@ class SimulatedChain:
         log.unnamed.append(self.named)
 
     def _record(self, draft: Mapping[str, Any], received_at: int) -> Record:
-        fields = dict.fromkeys(
+        fields: dict[str, Any] = dict.fromkeys(
             (
                 "producer_id",
                 "actor_role",
@@ -188,7 +188,7 @@ class SimulatedChain:
         personal: tuple[str, str, dict[str, str]] = (
             fields.get("actor_email", ""),
             fields.get("actor_ip", ""),
-            fields.get("personal", {}),
+            dict(fields.get("personal") or {}),
         )
         salt = self.log.random.randbytes(16) if any(personal) else b""
         placed: dict[str, Any] = {

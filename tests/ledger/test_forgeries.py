@@ -400,9 +400,8 @@ def test_rows_with_valid_hashes_after_the_end(log: LogSimulator, ended: str) -> 
         )
     renumber(rows, size)
     rehash(rows, size)
-    result = found(verify(log))
     assert last.action == "audit_log.stopped"
-    assert result == [
+    assert found(verify(log)) == [
         ("after_end", ended, size, size + 2),
         ("unsigned_tail", ended, size, size + 2),
     ]
