@@ -57,7 +57,7 @@ def open_reader(directory: DataDirectory, what: str, *, wait: float = _WAIT_SECO
     """
     directory.require()
     deadline = time.monotonic() + wait
-    refusal = ""
+    client, refusal = None, ""
     while True:
         runtime = directory.runtime()
         # The lock tells who is alive; runtime.json may have outlived a collector that was killed.

@@ -63,7 +63,7 @@ def iso_time(value: dt.datetime) -> str:
     return aware.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:  # noqa: PLR0911 - one for each type
     """Return what JSON can hold of a value that the database driver returned.
 
     Times become ISO 8601 UTC with milliseconds, bytes lower-case hex, decimals, UUIDs and addresses text,

@@ -316,12 +316,11 @@ async def _body(request: Request) -> bytes:
 
 def _form(content_type: str, body: bytes) -> dict[str, str]:
     """Read the fields of a form (RFC 7578), which is how long parameters are sent."""
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
-        b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + body
-    )
+    parser = email.parser.BytesParser(policy=email.policy.HTTP)
+    message = parser.parsebytes(b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + body)
     fields: dict[str, str] = {}
     if message.is_multipart():
-        for part in message.iter_parts():  # type: ignore[attr-defined]  # the policy makes it an EmailMessage
+        for part in message.iter_parts():
             name = part.get_param("name", header="content-disposition")
             payload = part.get_payload(decode=True)
             if isinstance(name, str) and isinstance(payload, bytes):

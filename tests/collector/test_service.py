@@ -187,7 +187,7 @@ def test_a_stored_checkpoint_that_the_log_lacks_is_entered_at_the_next_start(tmp
     assert verdict(data)["verdict"] == "clean"
 
 
-def test_unavailable_carries_retry_info(tmp_path: Path) -> None:
+def test_unavailable_carries_retry_info() -> None:
     from spanseal_collector.errors import UnavailableError
     from spanseal_collector.receiver import _refusal
 
