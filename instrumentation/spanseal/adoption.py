@@ -174,7 +174,10 @@ def close(file: SpoolFile, lock: FileLock) -> None:
         lock.release()
         return
     if keep:
-        file.path.rename(file.path.with_suffix(ASIDE_SUFFIX))
+        # With its WAL, which is still there where the disk had no room to merge it.
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                Path(f"{file.path}{suffix}").rename(f"{file.path.with_suffix(ASIDE_SUFFIX)}{suffix}")
     file.remove()
     lock.release(remove=True)
 

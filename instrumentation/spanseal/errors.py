@@ -12,7 +12,11 @@ class ConfigurationError(SpansealError):
 
 
 class InvalidRecord(SpansealError, ValueError):
-    """`record()`, `audited()` or `set_actor()` was given something that cannot become an audit record."""
+    """`record()` or `set_actor()` was given something that cannot become an audit record."""
+
+
+class NotAudited(SpansealError):
+    """Something cannot be audited and must therefore not be done (`SPANSEAL_ON_ERROR=closed`)."""
 
 
 class SpoolError(SpansealError):

@@ -11,6 +11,7 @@ the disk is full: the number of records that could not be stored.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -72,7 +73,13 @@ class FileLock:
         return read_header(self._descriptor)[0]
 
     def set_dropped(self, count: int) -> None:
-        """Write that number down, in place: this needs no space on the disk."""
+        """Write that number down, in place: this needs no space on the disk.
+
+        Raises:
+            OSError: It cannot be written, or the lock is not held any more.
+        """
+        if self._descriptor not in _held:
+            raise OSError(errno.EBADF, "the lock was let go", str(self.path))
         os.pwrite(self._descriptor, struct.pack("<Q", count), 0)
 
     def release(self, *, remove: bool = False) -> None:

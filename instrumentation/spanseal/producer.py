@@ -4,12 +4,12 @@ Their attributes, all of them metadata of the stored record:
 
 | attribute | in | meaning |
 |---|---|---|
-| `producer.previous` | `producer.started` | JSON list of `{"stream_id", "last"}`: streams of this instance that ended before, with the last number known, -1 for none |
-| `producer.last` | `producer.stopped` | the stream's final number, which is this record's own |
-| `producer.gap.stream_id` | `producer.gap` | the stream that lacks numbers |
-| `producer.gap.first`, `.last`, `.count` | `producer.gap` | which numbers |
-| `producer.gap.reason` | `producer.gap` | why |
-| `producer.gap.record_id`, `.sha256` | `producer.gap` | of a record that was refused and set aside: its id and the digest of its bytes |
+| `audit.producer.previous` | `producer.started` | JSON list of `{"stream_id", "last"}`: streams of this instance that ended before, with the last number known, -1 for none |
+| `audit.producer.last` | `producer.stopped` | the stream's final number, which is this record's own |
+| `audit.producer.gap.stream_id` | `producer.gap` | the stream that lacks numbers |
+| `audit.producer.gap.first`, `.last`, `.count` | `producer.gap` | which numbers |
+| `audit.producer.gap.reason` | `producer.gap` | why |
+| `audit.producer.gap.record_id`, `.sha256` | `producer.gap` | of a record that was refused and set aside: its id and the digest of its bytes |
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ def started(stream: str, tenant: str, previous: Sequence[tuple[str, int]]) -> by
         previous: Ended streams that nobody has named yet, each with its last known number.
     """
     named = [{"stream_id": name, "last": last} for name, last in previous]
-    return _event(STARTED, stream, tenant, {"producer.previous": json.dumps(named, separators=(",", ":"))})
+    return _event(
+        STARTED, stream, tenant, {"audit.producer.previous": json.dumps(named, separators=(",", ":"))}
+    )
 
 
 def stopped(stream: str, tenant: str, number: int) -> bytes:
     """Make the last record of a stream, which bears `number`."""
-    return _event(STOPPED, stream, tenant, {"producer.last": number})
+    return _event(STOPPED, stream, tenant, {"audit.producer.last": number})
 
 
 def gap(
@@ -50,13 +52,19 @@ def gap(
 ) -> bytes:
     """Name numbers of a stream that no record will bear."""
     attributes: dict[str, object] = {
-        "producer.gap.stream_id": stream,
-        "producer.gap.first": first,
-        "producer.gap.last": last,
-        "producer.gap.count": last - first + 1,
-        "producer.gap.reason": reason,
+        "audit.producer.gap.stream_id": stream,
+        "audit.producer.gap.first": first,
+        "audit.producer.gap.last": last,
+        "audit.producer.gap.count": last - first + 1,
+        "audit.producer.gap.reason": reason,
     }
     return _event(GAP, stream, tenant, {**attributes, **(extra or {})})
+
+
+def damaged(stream: str, tenant: str, files: Sequence[str]) -> bytes:
+    """Tell that files of dead processes cannot be read: what they held is not known."""
+    reason = "spool_damaged: " + ", ".join(files)
+    return _event(GAP, stream, tenant, {"audit.producer.gap.reason": reason})
 
 
 def _event(action: str, stream: str, tenant: str, attributes: Mapping[str, object]) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.util.re import parse_env_headers
@@ -74,9 +75,13 @@ class Settings:
     export: Export
 
 
-def on_error(environ: Mapping[str, str] = os.environ) -> Literal["open", "closed"]:
-    """Read `SPANSEAL_ON_ERROR` alone: it must be known even if another setting is wrong."""
-    return cast("Literal['open', 'closed']", _choice(environ, "SPANSEAL_ON_ERROR", ("open", "closed")))
+def refuses(environ: Mapping[str, str] = os.environ) -> bool:
+    """Say whether what cannot be audited must not be done.
+
+    A value that is neither `open` nor `closed` counts as `closed`: whoever wrote it wanted something other than
+    the default.
+    """
+    return environ.get("SPANSEAL_ON_ERROR", "").strip().lower() not in ("", "open")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -87,7 +92,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     resource, instance = _resource()
     return Settings(
-        on_error=on_error(environ),
+        on_error=cast("Literal['open', 'closed']", _choice(environ, "SPANSEAL_ON_ERROR", ("open", "closed"))),
         durability=cast(
             "Literal['process', 'disk']", _choice(environ, "SPANSEAL_DURABILITY", ("process", "disk"))
         ),
@@ -135,6 +140,12 @@ def export(environ: Mapping[str, str] = os.environ) -> Export:
     if not endpoint:
         base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "http://localhost:4318"
         endpoint = base.removesuffix("/") + "/v1/logs"
+    if urlsplit(endpoint).username is not None:
+        # Not shown: it holds a password.
+        raise ConfigurationError(
+            "OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT holds a user's name: write credentials into "
+            "OTEL_EXPORTER_OTLP_[LOGS_]HEADERS, such as Authorization=Basic%20..."
+        )
     if not endpoint.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT is {endpoint!r}: write a URL that begins with http:// or https://"

@@ -174,6 +174,16 @@ class Spool:
         return len(waiting)
 
     @property
+    def last(self) -> int:
+        """The highest number drawn in this stream so far.
+
+        Raises:
+            SpoolUnavailable: The file cannot be read.
+        """
+        rows = self.file.read("SELECT next FROM stream WHERE stream_id = ?", (self.stream,))
+        return int(rows[0][0]) - 1
+
+    @property
     def finished(self) -> int:
         """How many records wait to be settled."""
         return len(self._finished) + self._dropped

@@ -207,12 +207,12 @@ class SpoolFile:
         with self._lock:
             self._connection.execute(f"PRAGMA max_page_count={max(max_bytes // PAGE, 16)}")
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, force: bool = False) -> None:
         """Move what is in the WAL into the database, now and then, so that the WAL stays small.
 
         This waits for the disk, so it has a connection of its own: requests go on meanwhile.
         """
-        if self._writes < _CHECKPOINT_WRITES:
+        if not force and self._writes < _CHECKPOINT_WRITES:
             return
         self._writes = 0
         with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0)) as connection:

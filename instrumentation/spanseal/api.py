@@ -1,0 +1,102 @@
+"""What an application may call, though it need not: records of its own, and who acts."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+from .actor import ANONYMOUS, Actor
+from .errors import InvalidRecord
+from .identifiers import uuid7
+from .request import current_request
+from .runtime import current
+from .wire import AuditRecord
+
+__all__ = ["record", "request_id", "set_actor"]
+
+_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_OUTCOMES = ("success", "failure", "unknown")
+_RESERVED = ("audit_log.", "producer.")
+
+
+def request_id() -> str:
+    """Return the id that all records of the current request share; empty outside of a request."""
+    request = current_request.get()
+    return request.request_id if request is not None else ""
+
+
+def set_actor(actor: Actor | str) -> None:
+    """Say who acts in the current request, before everything that Spanseal would find by itself.
+
+    Args:
+        actor: An `Actor`, or the id of a user.
+
+    Raises:
+        InvalidRecord: There is no current request.
+    """
+    request = current_request.get()
+    if request is None:
+        raise InvalidRecord("set_actor() was called outside of a request: give record() its actor instead")
+    request.explicit_actor = actor if isinstance(actor, Actor) else Actor(actor)
+
+
+def record(
+    action: str,
+    *,
+    resource_type: str = "",
+    resource_id: str = "",
+    outcome: str = "success",
+    failure_reason: str = "",
+    actor: Actor | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> None:
+    """Record something that the request itself does not show. It is durable when this returns.
+
+    Args:
+        action: `<resource>.<verb>`, lower case, the verb in the past tense: `invoice.approved`.
+        resource_type: To what kind of thing; that of the action where empty.
+        resource_id: To which one.
+        outcome: `success`, `failure` or `unknown`.
+        failure_reason: Why; only where the outcome is not success.
+        actor: Who; the current request's actor where not given.
+        attributes: Everything else: text, numbers, bools, bytes, None, and lists and mappings of these.
+
+    Raises:
+        InvalidRecord: An argument is none that a record can hold.
+        NotAudited: It cannot be stored, and `SPANSEAL_ON_ERROR` is `closed`.
+    """
+    if not _ACTION.fullmatch(action):
+        raise InvalidRecord(
+            f"the action {action!r} is not of the form <resource>.<verb>, such as invoice.approved"
+        )
+    if action.startswith(_RESERVED):
+        raise InvalidRecord(f"actions {action.partition('.')[0]}.* are Spanseal's own")
+    if outcome not in _OUTCOMES:
+        raise InvalidRecord(f"the outcome {outcome!r} is not one of {', '.join(_OUTCOMES)}")
+    if failure_reason and outcome == "success":
+        raise InvalidRecord("a success has no failure_reason")
+    request = current_request.get()
+    runtime = current()
+    made = AuditRecord(
+        record_id=uuid7(),
+        event_time=time.time_ns(),
+        action=action,
+        outcome=outcome,
+        failure_reason=failure_reason,
+        actor=actor or ANONYMOUS,
+        resource_type=resource_type or action.partition(".")[0],
+        resource_id=resource_id,
+        tenant=runtime.settings.tenant,
+        attributes={**(attributes or {}), "audit.capture": "api"},
+    )
+    if request is not None:
+        if request.look is not None:
+            request.look(request)
+        made.actor = actor or request.explicit_actor or request.actor or ANONYMOUS
+        made.session_id = request.session_id
+        made.request_id = request.request_id
+        made.trace_id, made.span_id = request.trace_id, request.span_id
+        made.client_address = request.client_address
+        made.user_agent = request.user_agent
+    runtime.append(made)

@@ -1,0 +1,151 @@
+"""One OTLP/HTTP request: protobuf out, and what the answer means for the records in it."""
+
+from __future__ import annotations
+
+import email.utils
+import enum
+import gzip
+import logging
+import time
+from dataclasses import dataclass
+
+import requests
+from google.protobuf.message import DecodeError
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from .__about__ import __version__
+from .settings import Export
+
+logger = logging.getLogger("spanseal")
+
+MAX_RETRY_AFTER = 300.0
+"""Seconds: a longer Retry-After is not waited for."""
+
+_MAX_ANSWER = 64 << 10
+
+
+class Verdict(enum.Enum):
+    """What an answer means for a batch."""
+
+    STORED = "stored"
+    """All of it is durable: the spool may forget it."""
+    REFUSED = "refused"
+    """Something in it will never be taken; what, only smaller batches tell."""
+    LATER = "later"
+    """Nothing is known to be stored: send the same again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict on one request."""
+
+    verdict: Verdict
+    reason: str = ""
+    """For people; holds neither a header that was sent nor any part of a record."""
+    retry_after: float | None = None
+    """Seconds, where the server named a time."""
+
+
+class Exporter:
+    """Sends request bodies to one endpoint over one kept-alive connection. Used by one thread."""
+
+    def __init__(self, export: Export) -> None:
+        self._export = export
+        self._session = requests.Session()
+        self._session.headers.update(
+            {
+                "User-Agent": f"Spanseal/{__version__}",
+                "Content-Type": "application/x-protobuf",
+                **export.headers,
+            }
+        )
+        # An Authorization header of ~/.netrc would replace the configured one.
+        self._session.auth = lambda prepared: prepared
+        self._session.verify = export.certificate or True
+        if export.client_certificate:
+            self._session.cert = (
+                (export.client_certificate, export.client_key)
+                if export.client_key
+                else export.client_certificate
+            )
+        if export.gzip:
+            self._session.headers["Content-Encoding"] = "gzip"
+
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Send one ExportLogsServiceRequest. Never raises: what went wrong is in the answer.
+
+        Args:
+            body: The serialised request.
+            timeout: Seconds for connecting, and for each silence of the server.
+        """
+        data = gzip.compress(body, compresslevel=5, mtime=0) if self._export.gzip else body
+        try:
+            # The application's own instrumentation must not make spans of this.
+            with suppress_instrumentation():
+                response = self._session.post(
+                    self._export.endpoint, data=data, timeout=timeout, allow_redirects=False, stream=True
+                )
+                with response:
+                    content = response.raw.read(_MAX_ANSWER, decode_content=True)
+        except Exception as error:  # noqa: BLE001 - requests lets errors of several libraries through
+            return Answer(Verdict.LATER, f"{self._export.endpoint} cannot be reached: {_kind(error)}")
+        return _judge(self._export.endpoint, response, content)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+
+def _judge(endpoint: str, response: requests.Response, content: bytes) -> Answer:
+    status = response.status_code
+    if status == 200:
+        return _partial(endpoint, content)
+    if status in (400, 413):
+        return Answer(Verdict.REFUSED, f"{endpoint} answered {status}")
+    advice = {
+        401: ": check OTEL_EXPORTER_OTLP_HEADERS",
+        403: ": check OTEL_EXPORTER_OTLP_HEADERS",
+        404: ": check OTEL_EXPORTER_OTLP_ENDPOINT, /v1/logs is added to it",
+        405: ": check OTEL_EXPORTER_OTLP_ENDPOINT, /v1/logs is added to it",
+        415: ": it takes no OTLP protobuf",
+    }.get(status, "")
+    return Answer(Verdict.LATER, f"{endpoint} answered {status}{advice}", _retry_after(response))
+
+
+def _partial(endpoint: str, content: bytes) -> Answer:
+    try:
+        partial = ExportLogsServiceResponse.FromString(content).partial_success
+    except DecodeError:
+        # Some other server answers 200 to anything: it is no evidence that records are stored.
+        return Answer(Verdict.LATER, f"{endpoint} answered 200, but not as an OTLP receiver does")
+    if partial.rejected_log_records:
+        return Answer(Verdict.REFUSED, f"{endpoint} rejected {partial.rejected_log_records} records")
+    if partial.error_message:
+        logger.warning("%s took the audit records with a warning", endpoint)
+    return Answer(Verdict.STORED)
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Read Retry-After (RFC 9110 section 10.2.3): seconds or a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    if not text:
+        return None
+    if text.isdecimal() and len(text) < 10:
+        seconds = float(text)
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _kind(error: Exception) -> str:
+    """Say what went wrong by the kind of the error alone: its text may hold a URL with a password."""
+    cause: BaseException | None = error
+    names: list[str] = []
+    while cause is not None and len(names) < 3:
+        names.append(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    return " from ".join(names)

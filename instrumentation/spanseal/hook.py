@@ -1,0 +1,44 @@
+"""What `opentelemetry-instrument` calls before it patches Flask (entry point `opentelemetry_pre_instrument`).
+
+An exception here would end the instrumentation of everything, so none leaves it. Under gunicorn this runs in the
+master: nothing is opened and no thread is started.
+"""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("spanseal")
+
+
+def pre_instrument() -> None:
+    """Audit every Flask application of this process."""
+    try:
+        from .runtime import current  # noqa: PLC0415 - an import that fails must not end all instrumentation
+
+        try:
+            from . import flask_app  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name in ("flask", "werkzeug"):
+                logger.debug("Flask is not installed: nothing is audited")
+                return
+            raise
+        # Read now, so that a wrong setting is named at the start and not at the first request.
+        settings = current().settings
+        flask_app.instrument_all()
+    except Exception as error:
+        logger.critical("Spanseal could not be set up: %s", error, exc_info=True)
+        _close_if_told()
+        return
+    logger.debug("auditing to %s, spool in %s", settings.export.endpoint, settings.spool_dir)
+
+
+def _close_if_told() -> None:
+    try:
+        from .flask_app import refuse_all  # noqa: PLC0415 - as above
+        from .settings import refuses  # noqa: PLC0415
+
+        if refuses():
+            refuse_all()
+    except Exception:
+        logger.exception("Spanseal could not even refuse requests")

@@ -1,0 +1,219 @@
+"""One request while it is audited: what is known of it so far, and the record that this makes."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from .actor import ANONYMOUS, Actor
+from .errors import NotAudited
+from .identifiers import uuid7
+from .mapping import KNOWN_METHODS, is_state_changing, map_request
+from .runtime import Pending, Runtime
+from .wire import AuditRecord
+
+__all__ = ["AuditedRequest", "current_request"]
+
+logger = logging.getLogger("spanseal")
+
+current_request: ContextVar[AuditedRequest | None] = ContextVar("spanseal_request", default=None)
+"""The request that this context works for; copied with the context into threads and tasks."""
+
+_MAX_HEADER = 2048
+"""Characters of a header that are kept."""
+
+
+@dataclass(slots=True, kw_only=True)
+class AuditedRequest:
+    """What is known of one request. Made at the WSGI boundary, filled in by the framework's signals."""
+
+    runtime: Runtime
+    request_id: str
+    record_id: str = field(default_factory=uuid7)
+    event_time: int = field(default_factory=time.time_ns)
+    method: str
+    client_address: str
+    user_agent: str
+    tenant: str
+    incoming_id: str
+    """The request's own X-Request-Id header, or empty."""
+    route: str | None = None
+    """The route's template."""
+    view_args: Mapping[str, object] = field(default_factory=dict)
+    actor: Actor | None = None
+    explicit_actor: Actor | None = None
+    """Of `set_actor()`: goes before everything that was found."""
+    session_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    status: int = 0
+    """Of the answer; 0 where there is none yet."""
+    exception: str = ""
+    """Type of the exception that nobody handled."""
+    incomplete: bool = False
+    """Whether the answer's body was not sent to its end."""
+    refused: bool = False
+    """Whether the answer was replaced, since it could not be audited."""
+    pending: Pending | None = None
+    ended: bool = False
+    look: Callable[[AuditedRequest], None] | None = None
+    """Looks for the actor again, as far as the framework's context is at hand."""
+    _changed: bool = False
+
+    @classmethod
+    def of_environ(cls, environ: Mapping[str, Any], runtime: Runtime) -> AuditedRequest:
+        """Take from a WSGI environ (PEP 3333) what is known at the boundary. Query and cookies are not read.
+
+        Raises:
+            ConfigurationError: A setting has a value that cannot be used.
+        """
+        settings = runtime.settings
+        incoming = _header(environ, "HTTP_X_REQUEST_ID")
+        trusted = incoming if settings.trust_request_id and incoming.isprintable() else ""
+        return cls(
+            runtime=runtime,
+            request_id=trusted[:128] or uuid7(),
+            method=str(environ.get("REQUEST_METHOD", "")).upper(),
+            client_address=client_address(environ, settings.trusted_proxies),
+            user_agent=_header(environ, "HTTP_USER_AGENT"),
+            tenant=settings.tenant,
+            incoming_id=incoming,
+        )
+
+    def failed(self, error: BaseException) -> None:
+        """Take notice of an exception that left the application."""
+        self.exception = exception_type(error)
+        self._changed = True
+
+    # --- stages ----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The route is known and the view is about to run.
+
+        Raises:
+            NotAudited: The request must not go on.
+        """
+        if self.pending is None and is_state_changing(self.method):
+            self.pending = self.runtime.begin(self.record())
+
+    def answer(self, status: int) -> None:
+        """The answer is about to begin.
+
+        Raises:
+            NotAudited: The answer must not be given.
+        """
+        self.status = status
+        self.pending = self.runtime.answer(self.pending, self.record())
+
+    def end(self) -> None:
+        """The answer has ended, or there will be none. Twice is once."""
+        if self.ended:
+            return
+        self.ended = True
+        try:
+            if self.pending is None:
+                # Nobody was answered, and nothing was about to change: it is on record all the same.
+                self.pending = self.runtime.answer(None, self.record())
+            self.runtime.finish(self.pending, self.record(), changed=self._changed or self.incomplete)
+        except NotAudited:
+            return
+
+    def record(self) -> AuditRecord:
+        """Make the record of what is known now."""
+        meaning = map_request(self.method, self.route, self.view_args)
+        outcome, reason = self._outcome()
+        known = self.method in KNOWN_METHODS
+        attributes: dict[str, object] = {
+            "audit.capture": "wsgi",
+            "http.request.method": self.method if known else "_OTHER",
+        }
+        optional = (
+            ("http.request.method_original", "" if known else self.method[:64]),
+            ("http.route", self.route or ""),
+            ("http.response.status_code", self.status),
+            ("exception.type", self.exception),
+            ("audit.subject.type", meaning.subject_type),
+            ("audit.subject.id", meaning.subject_id),
+            ("spanseal.response.incomplete", self.incomplete),
+        )
+        attributes.update((name, value) for name, value in optional if value)
+        if self.incoming_id and self.incoming_id != self.request_id:
+            attributes["http.request.header.x-request-id"] = [self.incoming_id]
+        return AuditRecord(
+            record_id=self.record_id,
+            event_time=self.event_time,
+            action=meaning.action,
+            outcome=outcome,
+            failure_reason=reason,
+            actor=self.explicit_actor or self.actor or ANONYMOUS,
+            session_id=self.session_id,
+            resource_type=meaning.resource_type,
+            resource_id=meaning.resource_id,
+            request_id=self.request_id,
+            tenant=self.tenant,
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            client_address=self.client_address,
+            user_agent=self.user_agent,
+            attributes=attributes,
+        )
+
+    def _outcome(self) -> tuple[str, str]:
+        if self.exception:
+            return "failure", self.exception
+        if not self.status:
+            return "unknown", ""
+        if self.status < 400:
+            return "success", ""
+        try:
+            return "failure", HTTPStatus(self.status).phrase
+        except ValueError:
+            return "failure", f"HTTP {self.status}"
+
+
+def exception_type(error: BaseException) -> str:
+    """Name an exception's type, with its module unless it is a builtin. Never its message: that leaks data."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
+    """Find the client's address.
+
+    Args:
+        environ: The WSGI environ as the server made it, before any middleware changed it.
+        trusted_proxies: How many proxies stand before this server. Only what the outermost of them added to
+            X-Forwarded-For is believed; with 0 the header is not read.
+
+    Returns:
+        The address, or empty where the server knows none.
+    """
+    peer = str(environ.get("REMOTE_ADDR") or "")
+    if trusted_proxies:
+        hops = [hop.strip() for hop in str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
+        if len(hops) >= trusted_proxies and (address := _address(hops[-trusted_proxies])):
+            return address
+    return peer[:_MAX_HEADER]
+
+
+def _address(text: str) -> str:
+    """Return an IP address without port and brackets; empty where it is none."""
+    candidates: Iterable[str] = (text, text.rpartition(":")[0], text.partition("]")[0].removeprefix("["))
+    for candidate in candidates:
+        try:
+            return str(ipaddress.ip_address(candidate.removeprefix("[").removesuffix("]")))
+        except ValueError:
+            continue
+    return ""
+
+
+def _header(environ: Mapping[str, Any], name: str) -> str:
+    # PEP 3333 gives header bytes as Latin-1; what clients send is UTF-8.
+    text = str(environ.get(name, ""))[:_MAX_HEADER]
+    return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -1,0 +1,231 @@
+"""The background thread that brings the spool to the collector, and what dead processes left with it.
+
+It gives finished records their numbers, sends them in batches, and deletes them only when the collector has
+said that they are stored. What the collector refuses is narrowed down to single records; one that is refused
+alone is set aside, its number is named by a `producer.gap`, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from . import adoption, producer
+from .adoption import Adopted, Adopter
+from .errors import SpoolError, SpoolUnavailable
+from .exporter import Answer, Exporter, Verdict
+from .locks import directory_lock
+from .registry import ended_streams
+from .settings import Settings
+from .spool import Spool
+from .spool_file import Row, SpoolFile
+from .wire import attribute, export_request
+
+logger = logging.getLogger("spanseal")
+
+BATCH_RECORDS = 512
+BATCH_BYTES = 2 << 20
+
+_LINGER = 0.02
+_FIRST_DELAY, _MOST_DELAY = 0.5, 30.0
+_SAY_AGAIN = 60.0
+
+
+class Shipper:
+    """One thread for one process."""
+
+    def __init__(self, settings: Settings, spool: Spool, resource: bytes, lock: threading.Lock) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._resource = resource
+        self._exporter = Exporter(settings.export)
+        self._adopter = Adopter(settings, lock, spool.lock.path)
+        self._adopted: list[Adopted] = []
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._deadline = float("inf")
+        self._failures = 0
+        self._not_before = 0.0
+        self._next_look = 0.0
+        self._said: tuple[str, float] = ("", 0.0)
+        self._thread = threading.Thread(target=self._run, name="spanseal-shipper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Tell it that there is something to send."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """Send what can be sent in the time, end the stream, and let the files go.
+
+        Args:
+            timeout: Seconds. What is left then stays in the spool, for another process.
+        """
+        self._deadline = time.monotonic() + timeout
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout + 1)
+
+    # --- the thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._round()
+            except Exception:
+                # Nothing is lost by it: what is not acknowledged stays in the spool.
+                logger.exception("a round of the audit shipper failed; it goes on")
+                self._failed(Answer(Verdict.LATER, "internal error"))
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            # Company for the first one: one request for many records.
+            self._stop.wait(_LINGER)
+        try:
+            self._end()
+        except Exception:
+            logger.exception("the audit spool could not be closed; another process will take it over")
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        pause = self._next_look - now
+        if self._failures:
+            pause = min(pause, self._not_before - now)
+        return max(pause, 0.01)
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + self._settings.adopt_interval
+            self._look()
+        with suppress(SpoolError):  # no space: they stay in memory and in their rows, to be settled later
+            self._spool.settle()
+        if now < self._not_before:
+            return
+        self._send_all()
+        self._spool.file.checkpoint()
+
+    def _look(self) -> None:
+        try:
+            self._spool.fit()
+            self._adopted += self._adopter.look()
+            if damaged := self._adopter.damaged():
+                self._spool.append(producer.damaged(self._spool.stream, self._settings.tenant, damaged))
+        except (OSError, SpoolError):
+            logger.exception(
+                "the audit spool's directory %s could not be looked through", self._spool.directory
+            )
+
+    def _send_all(self) -> None:
+        """Send everything that is final, the dead processes' first: it is older."""
+        for adopted in list(self._adopted):
+            if not self._drain(adopted.file, adopted.resource):
+                return
+            self._adopted.remove(adopted)
+            self._adopter.done(adopted)
+        self._drain(self._spool.file, self._resource)
+
+    def _drain(self, file: SpoolFile, resource: bytes) -> bool:
+        while rows := file.final(BATCH_RECORDS, BATCH_BYTES):
+            if time.monotonic() > self._deadline:
+                return False
+            # What was sent must not be numbered anew after a power cut.
+            file.sync()
+            if not self._ship(file, resource, rows):
+                return False
+        return True
+
+    def _ship(self, file: SpoolFile, resource: bytes, rows: Sequence[Row]) -> bool:
+        """Send rows; halve what is refused. Returns whether all of them are off the spool."""
+        answer = self._send(resource, rows)
+        if answer.verdict is Verdict.STORED:
+            self._forget(file, rows)
+            self._failures = 0
+            return True
+        if answer.verdict is Verdict.REFUSED:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                return self._ship(file, resource, rows[:half]) and self._ship(file, resource, rows[half:])
+            # A server that refuses even nothing has something against the sender, not against this record.
+            probe = self._send(resource, ())
+            if probe.verdict is Verdict.STORED:
+                self._set_aside(file, rows[0], answer.reason)
+                return True
+        self._failed(answer)
+        return False
+
+    @staticmethod
+    def _forget(file: SpoolFile, rows: Sequence[Row]) -> None:
+        ids = [row.id for row in rows]
+        try:
+            file.delete(ids)
+        except SpoolUnavailable:
+            # On a full disk even forgetting needs room: the WAL's, once it is in the database.
+            file.checkpoint(force=True)
+            file.delete(ids)
+
+    def _send(self, resource: bytes, rows: Sequence[Row]) -> Answer:
+        left = max(self._deadline - time.monotonic(), 0.5)
+        body = export_request(resource, ((row.body, row.stream_id, row.seq) for row in rows))
+        return self._exporter.send(body, min(self._settings.export.timeout, left))
+
+    def _set_aside(self, file: SpoolFile, row: Row, reason: str) -> None:
+        logger.error(
+            "an audit record is refused and set aside in %s (stream %s, number %d): %s",
+            file.path,
+            row.stream_id,
+            row.seq,
+            reason,
+        )
+        named = {
+            "audit.producer.gap.record_id": attribute(row.body, ("audit.record.id",)).get(
+                "audit.record.id", ""
+            ),
+            "audit.producer.gap.sha256": hashlib.sha256(row.body).hexdigest(),
+        }
+        # Named before it is set aside: killed in between, it is named twice rather than never.
+        self._spool.append(
+            producer.gap(row.stream_id, self._settings.tenant, row.seq, row.seq, "refused", named)
+        )
+        file.set_aside(row, reason)
+
+    def _failed(self, answer: Answer) -> None:
+        self._failures += 1
+        delay = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 10), _MOST_DELAY)
+        delay *= 0.5 + random.random() / 2  # noqa: S311 - spreads producers over time, no secret
+        if answer.retry_after is not None:
+            delay = max(delay, answer.retry_after)
+        now = time.monotonic()
+        self._not_before = now + delay
+        reason, at = self._said
+        if answer.reason != reason or now - at > _SAY_AGAIN:
+            self._said = (answer.reason, now)
+            logger.warning("audit records wait in %s: %s", self._spool.directory, answer.reason)
+
+    def _end(self) -> None:
+        spool = self._spool
+        spool.settle()
+        self._send_all()
+        spool.stop()
+        # The last attempt is one for the record that ends the stream, too.
+        self._send_all()
+        if not spool.file.count():
+            with directory_lock(spool.directory), ended_streams(spool.directory) as ended:
+                ended.add(
+                    self._settings.export.endpoint,
+                    self._settings.instance,
+                    self._settings.tenant,
+                    spool.stream,
+                    spool.last,
+                )
+        adoption.close(spool.file, spool.lock)
+        for adopted in self._adopted:
+            adoption.close(adopted.file, adopted.lock)
+        self._exporter.close()
