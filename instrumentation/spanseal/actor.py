@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import ConfigurationError, InvalidRecord
@@ -37,6 +37,7 @@ OBJECT_ID_KEYS = ("id", "user_id", "sub", "username", "user_name", "name", "emai
 """Where the id of a user object or mapping is looked for, in this order."""
 ROLE_KEYS = ("role", "roles")
 EMAIL_KEYS = ("email", "user_email")
+NAME_KEYS = ("username", "user_name", "login", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Actor:
     """Several roles are joined with commas."""
     email: str = ""
     """Personal: can be erased later."""
+    name: str = ""
+    """The user's short name, for people who read the trail; personal as well."""
 
     def __post_init__(self) -> None:
         """Refuse what the collector would not admit.
@@ -59,7 +62,7 @@ class Actor:
         """
         if self.type not in ACTOR_TYPES:
             raise InvalidRecord(f"actor type {self.type!r} is not one of {', '.join(ACTOR_TYPES)}")
-        for name in ("id", "role", "email"):
+        for name in ("id", "role", "email", "name"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidRecord(
                     f"the actor's {name} must be text, not {type(getattr(self, name)).__name__}"
@@ -137,7 +140,9 @@ def from_value(value: object) -> Actor | None:
     identifier = identifier or _first(value, OBJECT_ID_KEYS)
     if not identifier:
         return None
-    return Actor(identifier, role=_role(value), email=_first(value, EMAIL_KEYS))
+    return Actor(
+        identifier, role=_role(value), email=_first(value, EMAIL_KEYS), name=_first(value, NAME_KEYS)
+    )
 
 
 def from_session(session: object) -> Actor | None:
@@ -150,9 +155,14 @@ def from_session(session: object) -> Actor | None:
             value = session.get(key)
             if isinstance(value, Mapping):
                 if (actor := from_value(value)) is not None:
-                    return Actor(actor.id, role=actor.role or _role(session), email=actor.email)
+                    return replace(actor, role=actor.role or _role(session))
             elif identifier := _text(value):
-                return Actor(identifier, role=_role(session), email=_first(session, EMAIL_KEYS))
+                return Actor(
+                    identifier,
+                    role=_role(session),
+                    email=_first(session, EMAIL_KEYS),
+                    name=_first(session, NAME_KEYS),
+                )
         return None
     finally:
         # Reading marks the session as accessed, which would add `Vary: Cookie` to the answer.

@@ -17,6 +17,9 @@ UNMATCHED = "request.unmatched"
 
 SIGNED_IN = "user.signed_in"
 SIGNED_OUT = "user.signed_out"
+PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - an action's name
+OWN = frozenset({SIGNED_IN, SIGNED_OUT, PASSWORD_CHANGED})
+"""What people do to their own account, unless the route names another one."""
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -119,7 +122,7 @@ def _well_known(  # noqa: PLR0911 - one for each name
     if last in _FORGOTTEN or words[-2:] == ["password", "forgot"]:
         return Meaning("user.password_reset_requested", "user")
     if last in _PASSWORD or words[-2:] in (["password", "change"], ["password", "reset"]):
-        return Meaning("user.password_changed", "user", resource_id if resource_type == "user" else "")
+        return Meaning(PASSWORD_CHANGED, "user", resource_id if resource_type == "user" else "")
     if last in ("grant", "revoke") or (last in _GRANTS and resource_id):
         verb = "revoked" if last == "revoke" or method == "DELETE" else "granted"
         return Meaning(f"admin.permission_{verb}", resource_type, resource_id)

@@ -14,7 +14,7 @@ from typing import Any
 from .actor import ANONYMOUS, Actor
 from .errors import NotAudited
 from .identifiers import uuid7
-from .mapping import KNOWN_METHODS, is_state_changing, map_request
+from .mapping import KNOWN_METHODS, OWN, is_state_changing, map_request
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
 
@@ -128,6 +128,8 @@ class AuditedRequest:
         """Make the record of what is known now."""
         meaning = map_request(self.method, self.route, self.view_args)
         outcome, reason = self._outcome()
+        who = self.explicit_actor or self.actor or ANONYMOUS
+        resource_id = meaning.resource_id or (who.id if meaning.action in OWN else "")
         known = self.method in KNOWN_METHODS
         attributes: dict[str, object] = {
             "audit.capture": "wsgi",
@@ -151,10 +153,10 @@ class AuditedRequest:
             action=meaning.action,
             outcome=outcome,
             failure_reason=reason,
-            actor=self.explicit_actor or self.actor or ANONYMOUS,
+            actor=who,
             session_id=self.session_id,
             resource_type=meaning.resource_type,
-            resource_id=meaning.resource_id,
+            resource_id=resource_id,
             request_id=self.request_id,
             tenant=self.tenant,
             trace_id=self.trace_id,

@@ -68,6 +68,7 @@ class AuditRecord:
             ("audit.actor.id", self.actor.id),
             ("audit.actor.role", self.actor.role),
             ("user.email", self.actor.email),
+            ("audit.personal.user.name", self.actor.name if self.actor.name != self.actor.id else ""),
             ("session.id", self.session_id),
             ("audit.target.type", self.resource_type),
             ("audit.target.id", self.resource_id),
