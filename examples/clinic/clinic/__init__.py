@@ -39,7 +39,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         MAX_CONTENT_LENGTH=1024 * 1024,
     )
     app.config.update(config or {})
-    path = Path(app.config["DATABASE"])
+    path = Path(app.config["DATABASE"]).absolute()  # also for a server that changes its directory
+    app.config["DATABASE"] = str(path)
     database.ensure(path, password_method=app.config["PASSWORD_METHOD"])
     app.config["SECRET_KEY"] = app.config["SECRET_KEY"] or database.secret_key(path)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, ParamSpec
 
 from flask import Blueprint, abort, current_app, g, redirect, render_template, request, session, url_for
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from .database import db, transaction
-from .web import done, payload, text, wants_html
+from .web import SAFE_METHODS, done, payload, text, wants_html, well_formed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,6 +28,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "admin": frozenset({"patients.read", "patients.export", "invoices.read", "users"}),
 }
 MIN_PASSWORD = 12
+MAX_PASSWORD = 200
 
 blueprint = Blueprint("auth", __name__)
 
@@ -49,7 +51,7 @@ def requires(
         @functools.wraps(view)
         def checked(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
             if g.account is None:
-                if wants_html() and request.method == "GET":
+                if wants_html() and request.method in SAFE_METHODS:
                     return redirect(url_for("auth.login", next=request.path))
                 abort(401, "Sign in first.")
             if permission is not None and not may(permission):
@@ -112,11 +114,9 @@ def password() -> ResponseReturnValue:
         return render_template("password.html", error=None, minimum=MIN_PASSWORD)
     fields = payload()
     new = fields.get("new")
-    problem = None
+    problem = password_problem(new)
     if not _password_fits(g.account, fields.get("current")):
         problem = "The current password is wrong."
-    elif not isinstance(new, str) or len(new) < MIN_PASSWORD:
-        problem = f"The new password needs at least {MIN_PASSWORD} characters."
     if problem is not None:
         if wants_html():
             return render_template("password.html", error=problem, minimum=MIN_PASSWORD), 400
@@ -128,6 +128,13 @@ def password() -> ResponseReturnValue:
     return done({"changed": True}, see=url_for("home"))
 
 
+def password_problem(sent: object) -> str | None:
+    """Say why a new password cannot be taken, or nothing where it can."""
+    if not isinstance(sent, str) or not MIN_PASSWORD <= len(sent) <= MAX_PASSWORD:
+        return f"The new password needs {MIN_PASSWORD} to {MAX_PASSWORD} characters."
+    return None if well_formed(sent) else "The new password is not well-formed text."
+
+
 def hash_password(plain: str) -> str:
     """Hash a password by the configured werkzeug method."""
     return generate_password_hash(plain, current_app.config["PASSWORD_METHOD"])
@@ -136,12 +143,16 @@ def hash_password(plain: str) -> str:
 def _password_fits(account: sqlite3.Row | None, sent: object) -> bool:
     # An unknown user costs the same hashing as a known one, or the answer's time would tell them apart.
     stored = account["password_hash"] if account is not None else current_app.config["NO_PASSWORD_HASH"]
-    return check_password_hash(stored, sent if isinstance(sent, str) else "") and account is not None
+    plain = sent if isinstance(sent, str) and well_formed(sent) else ""
+    return check_password_hash(stored, plain) and account is not None
 
 
 def _local(target: str) -> str:
-    """Return `target` if it is a path of this site, else nothing: no redirects to elsewhere."""
-    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else ""
+    """Return `target` if it is a path of this site, else nothing: no redirects to elsewhere.
+
+    Browsers take a backslash for a slash and leave tabs and line ends out, so neither may be there at all.
+    """
+    return target if re.fullmatch(r"/(?!/)[^\\\x00-\x20\x7f]*", target) else ""
 
 
 def init_app(app: Flask) -> None:

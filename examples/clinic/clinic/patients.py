@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, g, render_template, request, url_f
 
 from .auth import may, requires
 from .database import db, transaction
-from .web import done, page, payload, text
+from .web import done, page, page_number, payload, text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,7 +30,7 @@ blueprint = Blueprint("patients", __name__, url_prefix="/patients")
 @requires("patients.read")
 def index() -> ResponseReturnValue:
     search = request.args.get("q", "").strip()
-    number = max(request.args.get("page", 1, type=int), 1)
+    number = page_number()
     # A search is for a piece of text: LIKE's own wildcards in it mean themselves.
     pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     rows = db().execute(
@@ -76,7 +76,8 @@ def edit(pid: int) -> ResponseReturnValue:
     return render_template("patient_form.html", patient=_patient(pid))
 
 
-@blueprint.patch("/<int:pid>")
+# POST is for the form: HTML knows no PATCH.
+@blueprint.route("/<int:pid>", methods=["PATCH", "POST"])
 @requires("patients.write")
 def update(pid: int) -> ResponseReturnValue:
     sent = payload()

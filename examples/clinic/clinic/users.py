@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, abort, g, url_for
 
-from .auth import MIN_PASSWORD, PERMISSIONS, hash_password, requires
+from .auth import MIN_PASSWORD, PERMISSIONS, hash_password, password_problem, requires
 from .database import db, transaction
 from .web import done, page, payload, text
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from flask.typing import ResponseReturnValue
 
+MAX_NAME = 64
+
 blueprint = Blueprint("users", __name__, url_prefix="/users")
 
 
@@ -24,18 +26,25 @@ blueprint = Blueprint("users", __name__, url_prefix="/users")
 @requires("users")
 def index() -> ResponseReturnValue:
     rows = db().execute("SELECT id, username, full_name, role, suspended FROM account ORDER BY id LIMIT 500")
-    return page("users.html", {"users": [dict(row) for row in rows]}, roles=sorted(PERMISSIONS))
+    return page(
+        "users.html",
+        {"users": [dict(row) for row in rows]},
+        roles=sorted(PERMISSIONS),
+        minimum=MIN_PASSWORD,
+    )
 
 
 @blueprint.post("")
 @requires("users")
 def create() -> ResponseReturnValue:
     sent = payload()
-    username, full_name, role = text(sent, "username"), text(sent, "full_name"), _role(sent)
+    # Short enough for a session's cookie, which a browser drops when it is over 4 KiB.
+    username, full_name, role = text(sent, "username", longest=MAX_NAME), text(sent, "full_name"), _role(sent)
     password = sent.get("password")
-    if not isinstance(password, str) or len(password) < MIN_PASSWORD:
-        abort(400, f"The password needs at least {MIN_PASSWORD} characters.")
-    hashed = hash_password(password)  # before the transaction: it is slow, and others wait for the lock
+    problem = password_problem(password)
+    if problem is not None:
+        abort(400, problem)
+    hashed = hash_password(str(password))  # before the transaction: it is slow, and others wait for the lock
     try:
         with transaction() as connection:
             uid = connection.execute(
