@@ -70,12 +70,17 @@ class System:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
 
-    def kill_collector(self) -> None:
+    def kill_collector(self, _: random.Random) -> None:
         """SIGKILL the collector and start it again."""
         self.collector.kill()
         self.collector.start()
 
-    def kill_clinic(self) -> None:
+    def kill_both(self, rng: random.Random) -> None:
+        """SIGKILL a worker and the collector, and start the collector again."""
+        self.kill_worker(rng)
+        self.kill_collector(rng)
+
+    def kill_clinic(self, _: random.Random) -> None:
         """SIGKILL gunicorn and its workers and start it again."""
         self.clinic.kill()
         self.clinic.start()
