@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask, current_app, redirect, url_for
+from flask.cli import with_appcontext
 
 from . import auth, database, invoices, patients, seed, users, web
 from .auth import may, requires
@@ -66,6 +67,7 @@ def healthz() -> ResponseReturnValue:
 
 
 @click.command("init-db")
+@with_appcontext
 def init_db() -> None:
     """Make the database, if it is not there yet, and name its demo accounts."""
     # The app that this command runs in has made it already.
