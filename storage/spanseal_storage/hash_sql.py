@@ -67,14 +67,13 @@ _COMMITMENT = (
 )
 _ZERO = "toFixedString('', 32)"
 
+# bitAnd and not AND: what nearly every row passes costs less computed for all of them than cut short for some.
 ROW_IS_CLEAN = (
-    "format = 'SSR1' "
-    f"AND hash = SHA256(concat({_CANONICAL}, prev_hash)) "
-    "AND multiIf("
-    f"length(personal_salt) = 16, personal_commitment = {_COMMITMENT}, "
-    "personal_salt = '', actor_email = '' AND actor_ip = '' AND empty(personal) "
-    f"AND personal_commitment = {_ZERO}, "
-    "false)"
+    "bitAnd("
+    f"bitAnd(format = 'SSR1', hash = SHA256(concat({_CANONICAL}, prev_hash))), "
+    f"bitAnd(personal_commitment = if(length(personal_salt) = 16, {_COMMITMENT}, {_ZERO}), "
+    "length(personal_salt) = 16 OR "
+    "(personal_salt = '' AND actor_email = '' AND actor_ip = '' AND empty(personal))))"
 )
 """True for a row whose hash and commitment are those of its columns. Erased rows are left to the verifier."""
 
