@@ -82,6 +82,10 @@ def next_call(role: str, drawer: Drawer) -> Call:
 # --- everybody ---------------------------------------------------------------------------------------------
 
 
+def _home(_: Drawer) -> Call:
+    return Call("GET", "/")
+
+
 def _failing_sign_in(drawer: Drawer) -> Call:
     known = drawer.random.random() < 0.6
     username = drawer.random.choice(ACCOUNTS).username if known else f"guest.{drawer.random.randint(1, 99)}"
@@ -225,7 +229,7 @@ Habits = dict[Callable[[Drawer], Call], int]
 
 # In percent of what is asked between signing in and out. A tenth is a read that the role does not allow, a twentieth
 # a sign-in that fails.
-_EVERYBODY: Habits = {_failing_sign_in: 5, _change_password: 1}
+_EVERYBODY: Habits = {_failing_sign_in: 5, _home: 2, _change_password: 1}
 _DOCTOR: Habits = _EVERYBODY | {
     _patients: 17,
     _patient: 28,

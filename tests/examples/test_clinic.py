@@ -18,7 +18,7 @@ from examples.clinic.clinic import create_app
 from examples.clinic.clinic.auth import PERMISSIONS
 from examples.clinic.clinic.database import UnknownSchemaError
 from examples.clinic.clinic.seed import ACCOUNTS, DEMO_PASSWORD
-from tests.examples.conftest import FAST
+from tests.examples.conftest import FAST, new_app
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 JSON = {"Accept": "application/json"}
@@ -189,6 +189,7 @@ def test_a_form_of_another_site_is_refused(app: Flask) -> None:
         assert client.post("/patients/1/notes", data=data, headers=HTML).status_code == 400
     plain = client.post("/patients/1/notes", data='{"text": "forged"}', content_type="text/plain")
     assert plain.status_code == 400
+    assert client.post("/logout", data="{}", content_type="text/plain").status_code == 400
     assert "forged" not in client.get("/patients/1/notes", headers=JSON).text
     assert sent(client, "/patients/1/notes", "/patients/1/notes", text="genuine").status_code == 303
     assert "genuine" in client.get("/patients/1/notes", headers=JSON).text
@@ -199,7 +200,10 @@ def test_what_a_browser_changes_through_forms_is_there_afterwards(app: Flask) ->
     created = sent(doctor, "/patients/new", "/patients", name="<b>Zoë & Co</b>", born="1999-12-31")
     assert created.status_code == 303
     where = created.location
-    assert "&lt;b&gt;Zoë &amp; Co&lt;/b&gt;" in doctor.get(where, headers=HTML).text
+    for path in (where, f"{where}/edit", f"{where}/notes", "/patients?q=Zoë"):
+        page = doctor.get(path, headers=HTML).text
+        assert "&lt;b&gt;Zoë &amp; Co&lt;/b&gt;" in page
+        assert "<b>" not in page
     assert sent(doctor, f"{where}/edit", where, phone="555-7777").location == where
     assert sent(doctor, where, f"{where}/notes", text="line one\r\n<i>two</i>").status_code == 303
     page = doctor.get(f"{where}/notes", headers=HTML).text
@@ -261,8 +265,9 @@ def test_a_json_client_changes_and_reads(app: Flask) -> None:
     found = doctor.get("/patients?q=on%61", headers=JSON).json
     assert found is not None
     assert [patient["name"] for patient in found["patients"]] == ["Ona"]
-    none = doctor.get("/patients?q=%25_", headers=JSON).json
-    assert none == {"patients": [], "page": 1, "more": False}
+    for wildcard in ("%25", "_", "%5C"):
+        none = doctor.get(f"/patients?q={wildcard}", headers=JSON).json
+        assert none == {"patients": [], "page": 1, "more": False}
     exported = doctor.get("/patients/export")
     assert exported.text.splitlines()[-1] == f"{number},Ona,2001-01-01,,,,dust"
 
@@ -362,6 +367,12 @@ def test_answers_are_not_cached_and_run_no_scripts(app: Flask) -> None:
     assert {"Accept", "Cookie"} <= set(page.vary)
     for asset in re.findall(r'href="(/static/[^"]+)"', page.text):
         assert client.get(asset).status_code == 200
+
+
+def test_a_start_that_failed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no-such-method"):
+        create_app({"DATABASE": tmp_path / "clinic.sqlite", "PASSWORD_METHOD": "no-such-method"})
+    assert signed_in(new_app(tmp_path), "a.osei").get("/patients", headers=JSON).status_code == 200
 
 
 def test_workers_share_one_database_and_its_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
