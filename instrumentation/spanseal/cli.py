@@ -60,8 +60,8 @@ def _not_installed(entry_point: EntryPoint, error: ImportError) -> click.Command
 def main() -> None:
     """Tamper-evident audit trails from OpenTelemetry request spans.
 
-    On the application's side there is nothing to call: with Spanseal installed,
-    `opentelemetry-instrument gunicorn app:app` is audited. These commands are for the log:
+    In an application there is nothing to call: with Spanseal installed, it is audited when it is
+    started with opentelemetry-instrument. These commands are for the log:
 
     \b
       spanseal collector     take records, chain and sign them, store them
