@@ -12,7 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {
     "ledger/spanseal_ledger": {"cryptography"},
-    "instrumentation/spanseal": {"opentelemetry", "requests", "click", "flask", "werkzeug", "blinker"},
+    "instrumentation/spanseal": {
+        "opentelemetry",
+        "google",
+        "requests",
+        "click",
+        "flask",
+        "werkzeug",
+        "blinker",
+    },
     "storage/spanseal_storage": {
         "spanseal_ledger",
         "clickhouse_connect",
