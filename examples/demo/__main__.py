@@ -18,8 +18,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo-data"), help="where everything is put")
     parser.add_argument("--requests", type=int, default=400, help="how much traffic there is")
     parser.add_argument("--seed", type=int, default=7, help="of the traffic and of what is killed when")
+    parser.add_argument("--svg", type=Path, help="also draw what is shown into this file")
     options = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, record=options.svg is not None)
     # Of an earlier demonstration: only what this program made is removed.
     if (options.folder / ".spanseal-demo").exists():
         shutil.rmtree(options.folder)
@@ -35,6 +36,8 @@ def main() -> None:
     except StoryError as error:
         console.print(f"[bold red]The demonstration failed:[/] {error}", soft_wrap=True)
         sys.exit(1)
+    if options.svg is not None:
+        console.save_svg(str(options.svg), title="make demo")
 
 
 if __name__ == "__main__":

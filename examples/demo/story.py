@@ -142,6 +142,10 @@ class Story:
         self._spanseal(
             "events", "--data", str(self._data), "--request-id", chosen.request_id or "", expected=0
         )
+        self._say("")
+        self._spanseal(
+            "events", "--data", str(self._data), "--outcome", "failure", "--limit", "5", expected=0
+        )
 
     def _forge(self) -> None:
         self._step("Forgeries, each on a copy, by somebody with every right on the database")
@@ -202,8 +206,9 @@ class Story:
 
     def _spanseal(self, *arguments: str, expected: int) -> None:
         self._console.print(Text(f"$ spanseal {' '.join(arguments)}", style="dim"), soft_wrap=True)
-        done = run_spanseal(*arguments, env={"COLUMNS": str(self._console.width)})
-        self._console.print(Text.from_ansi(done.stdout.rstrip()), soft_wrap=True)
+        colour = {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "0"} if self._console.is_terminal else {}
+        done = run_spanseal(*arguments, env={"COLUMNS": str(self._console.width), **colour})
+        self._console.print(Text.from_ansi(done.stdout.strip("\n")), soft_wrap=True)
         if done.returncode != expected:
             raise StoryError(f"spanseal {arguments[0]} ended with {done.returncode}: {done.stderr}")
 
