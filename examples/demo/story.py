@@ -40,6 +40,7 @@ class Story:
         self._requests = requests
         self._seed = seed
         self._data = folder / "log"
+        self._killed: list[str] = []
         self._collector = Collector(self._data, folder / "collector.txt")
         self._clinic = Clinic(folder, collector_url=self._collector.url, log=folder / "clinic.txt")
 
@@ -78,7 +79,8 @@ class Story:
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self._console) as bar:
+        # A console of its own: a picture of what is shown is drawn of whole lines, not of a moving bar.
+        with Progress(*columns, console=Console(), transient=True) as bar:
             task = bar.add_task("", total=self._requests, note="")
             kills = self._kills(lambda note: bar.update(task, note=note))
             lock = threading.Lock()
@@ -96,6 +98,7 @@ class Story:
             report = Traffic(self._clinic.url, seed=self._seed).run(self._requests, on_answer=answered)
         if kills:
             raise StoryError("the traffic ended before everything was killed")
+        self._say(f"{self._requests} requests by four people of four roles; " + "; ".join(self._killed))
         return report
 
     def _kills(self, note: Callable[[str], None]) -> list[tuple[int, Callable[[], None]]]:
@@ -103,6 +106,7 @@ class Story:
             pid = self._clinic.children()[0]
             os.kill(pid, signal.SIGKILL)
             note(f"killed worker {pid}")
+            self._killed.append(f"killed gunicorn's worker {pid}")
 
         def collector() -> None:
             pid = self._collector.pid
@@ -110,6 +114,7 @@ class Story:
             note(f"killed collector {pid}")
             self._collector.start()
             note(f"killed collector {pid}, started again")
+            self._killed.append(f"killed collector {pid}, started it again")
 
         return [(self._requests * 3 // 10, worker), (self._requests * 6 // 10, collector)]
 
