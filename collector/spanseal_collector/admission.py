@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from spanseal_collector import attributes
+from spanseal_collector.context import Context, read_context
 from spanseal_collector.errors import InadmissibleError
-from spanseal_collector.otlp import Decoded, ResourceLogs
+from spanseal_collector.otlp import Group, parse_record, peek_stream
 from spanseal_collector.uuid7 import uuid7
 from spanseal_ledger.errors import LedgerError
 from spanseal_ledger.metadata import Value, typed_text
 from spanseal_ledger.personal import pseudonym
 from spanseal_ledger.record import Record, check_limits
 
-__all__ = ["PUBLISHED_AUDIT_KEYS", "Admitter", "Draft", "Rejected"]
+__all__ = ["PRODUCER_KEYS", "PUBLISHED_AUDIT_KEYS", "Admitter", "Draft", "Rejected"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -46,26 +51,33 @@ _COLUMNS = {
 }
 _SCHEMA_VERSION = "1"
 
-PUBLISHED_AUDIT_KEYS = frozenset(
+PRODUCER_KEYS = frozenset(
     {
-        "audit.capture",
-        "audit.data_classes",
-        "audit.on_behalf_of",
-        "audit.retention_class",
-        "audit.severity",
-        "audit.subject.id",
-        "audit.subject.type",
-        # A producer's own events: what its streams were and what they had to drop.
-        "audit.producer.previous_stream",
-        "audit.producer.previous_last",
+        "audit.producer.previous",
+        "audit.producer.last",
+        "audit.producer.gap.stream_id",
         "audit.producer.gap.first",
         "audit.producer.gap.last",
+        "audit.producer.gap.count",
         "audit.producer.gap.reason",
-        "audit.producer.last",
+        "audit.producer.gap.record_id",
+        "audit.producer.gap.sha256",
     }
 )
+"""What a producer says of its own streams, in its own events and nowhere else."""
+
+PUBLISHED_AUDIT_KEYS = PRODUCER_KEYS | {
+    "audit.capture",
+    "audit.data_classes",
+    "audit.on_behalf_of",
+    "audit.retention_class",
+    "audit.severity",
+    "audit.subject.id",
+    "audit.subject.type",
+}
 """Metadata keys under `audit.` that a client may send; all others are the collector's."""
 
+_PRODUCER_ACTIONS = frozenset({"producer.started", "producer.stopped", "producer.gap"})
 _PERSONAL_PREFIX = "audit.personal."
 _PERSONAL_KEYS = frozenset({"user_agent.original"})
 _PSEUDONYMISED = (
@@ -74,6 +86,11 @@ _PSEUDONYMISED = (
     ("session_id", "audit.session.id"),
 )
 _COLLECTOR_TENANT = "_collector"
+
+_MAX_RAW_BYTES = 4 << 20
+"""Of a record as sent. Parsed, it takes many times as much; what is stored of it is 1 MiB at the most."""
+_OBJECT_BYTES = 4096
+"""About what a draft costs in memory beside its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,11 @@ class Rejected:
     producer_id: str
     producer_seq: int
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds in memory, with the record that is sealed for it."""
+        return len(self.raw) + _OBJECT_BYTES
+
 
 class Admitter:
     """Turns decoded requests into drafts. Stateless but for the pseudonym keys; safe to use from any thread."""
@@ -111,56 +133,60 @@ class Admitter:
         """
         self._pseudonym_key = pseudonym_key
 
-    def admit(self, decoded: Decoded) -> Iterator[Draft | Rejected]:
-        """Admit or reject every record of a decoded request, in order; last those that could not be decoded."""
-        for resource_logs in decoded.request.resource_logs:
-            for scope_logs in resource_logs.scope_logs:
-                for log in scope_logs.log_records:
-                    try:
-                        yield self._one(resource_logs, scope_logs, log)
-                    except (InadmissibleError, LedgerError) as error:
-                        yield _rejected(resource_logs, scope_logs, log, str(error))
-        for record in decoded.undecodable:
-            yield Rejected(record.raw, record.reason, "", 0)
+    def admit(self, groups: Iterable[Group]) -> Iterator[Draft | Rejected]:
+        """Admit or reject every record of a decoded request, in order."""
+        for group in groups:
+            if group.records:
+                context = _context(group)
+                for raw in group.records:
+                    yield self._judge(group, context, raw)
 
-    def _one(self, resource_logs: Any, scope_logs: Any, log: Any) -> Draft:
+    def _judge(self, group: Group, context: Context | str, raw: bytes) -> Draft | Rejected:
+        try:
+            if isinstance(context, str):
+                raise InadmissibleError(context)
+            return self._admitted(context, raw)
+        except (InadmissibleError, LedgerError) as error:
+            reason = str(error)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is one record's
+            # Refusing the request would bring the same record again and again, and hold up all behind it.
+            _log.exception("a record could not be read; it is quarantined")
+            reason = f"the collector failed on it ({type(error).__name__})"
+        return Rejected(group.alone(raw), reason, *peek_stream(raw))
+
+    def _admitted(self, context: Context, raw: bytes) -> Draft:
+        if len(raw) > _MAX_RAW_BYTES:
+            raise InadmissibleError(f"the record is {len(raw)} bytes long, more than {_MAX_RAW_BYTES}")
+        log = parse_record(raw)
         found = attributes.read_attributes(log.attributes, "attributes")
         columns = _take_columns(found)
-        metadata: dict[str, Value] = {}
-        metadata_text: dict[str, str] = {}
-        types: dict[str, str] = {}
-        personal: dict[str, str] = {}
-
-        if found.pop("audit.schema.version", _SCHEMA_VERSION) not in (_SCHEMA_VERSION, int(_SCHEMA_VERSION)):
-            raise InadmissibleError("audit.schema.version is one this collector does not know")
+        columns["service"] = context.service
+        _check_schema_version(found)
         producer_seq = _producer_seq(found, columns["producer_id"])
         columns["action"] = action = attributes.text(log.event_name, "event_name")
         _check_action(action)
+        own: dict[str, Value] = {}
         if not columns["record_id"]:
             columns["record_id"] = uuid7()
-            metadata["audit.record_id"] = "collector"
+            own["audit.record_id"] = "collector"
         elif not _UUID.fullmatch(columns["record_id"]):
             raise InadmissibleError("audit.record.id is not a lower-case UUID of 36 characters")
         _check_and_default(columns)
-
-        event_time, untimed = _event_time(log, metadata)
+        event_time, untimed = _event_time(log, own)
         columns["trace_id"] = _hex_id(log.trace_id, 16, "trace_id")
         columns["span_id"] = _hex_id(log.span_id, 8, "span_id")
+        personal = _take_personal(found)
+        _check_reserved(found, action)
+        self._pseudonymise(columns, found, personal)
+        _add(found, own)
+        _add(found, _log_fields(log))
 
-        for key, value in found.items():
-            if key.startswith(_PERSONAL_PREFIX) or key in _PERSONAL_KEYS:
-                if not isinstance(value, str):
-                    raise InadmissibleError(f"attribute {key[:64]} must be a string")
-                personal[key.removeprefix(_PERSONAL_PREFIX)] = value
-            else:
-                if key.startswith("audit.") and key not in PUBLISHED_AUDIT_KEYS:
-                    raise InadmissibleError(f"the key {key[:64]!a} is reserved and not on the published list")
-                _put(metadata, key, value)
-        _add_context(metadata, columns, resource_logs, scope_logs, log)
-        self._pseudonymise(columns, metadata, personal)
-
-        for key in sorted(metadata, key=lambda k: k.encode("utf-8", "surrogatepass")):
-            metadata_text[key], types[key] = typed_text(metadata[key])
+        typed = {key: typed_text(value) for key, value in found.items()}
+        _add(typed, context.metadata)
+        # The order of str is the order of the UTF-8 bytes.
+        metadata = {key: typed[key][0] for key in sorted(typed)}
         record = Record(
             chain_id="",
             seq=0,
@@ -168,13 +194,13 @@ class Admitter:
             received_at=0,
             event_time=event_time,
             producer_seq=producer_seq,
-            personal=dict(sorted(personal.items(), key=lambda kv: kv[0].encode())),
-            metadata=metadata_text,
-            metadata_types="".join(types.values()),
+            personal={key: personal[key] for key in sorted(personal)},
+            metadata=metadata,
+            metadata_types="".join([typed[key][1] for key in metadata]),
             **columns,  # type: ignore[arg-type]  # these are the texts; the bytes come when it is sealed
         )
         check_limits(record)
-        size = sum(map(len, metadata_text)) + sum(map(len, metadata_text.values())) + 2048
+        size = len(raw) + sum(map(len, metadata)) + sum(map(len, metadata.values())) + _OBJECT_BYTES
         return Draft(record, untimed, size)
 
     def _pseudonymise(
@@ -194,6 +220,14 @@ class Admitter:
         return pseudonym(key, value)
 
 
+def _context(group: Group) -> Context | str:
+    """Read what a group's records have in common; or why that cannot be, which is then true for all of them."""
+    try:
+        return read_context(group)
+    except (InadmissibleError, LedgerError) as error:
+        return str(error)
+
+
 def _take_columns(found: dict[str, Value]) -> dict[str, str]:
     columns = {}
     for key, column in _COLUMNS.items():
@@ -202,6 +236,47 @@ def _take_columns(found: dict[str, Value]) -> dict[str, str]:
             raise InadmissibleError(f"attribute {key} must be a string")
         columns[column] = value
     return columns
+
+
+def _check_schema_version(found: dict[str, Value]) -> None:
+    version = found.pop("audit.schema.version", _SCHEMA_VERSION)
+    if type(version) not in (str, int) or str(version) != _SCHEMA_VERSION:
+        raise InadmissibleError("audit.schema.version is one this collector does not know")
+
+
+def _take_personal(found: dict[str, Value]) -> dict[str, str]:
+    personal: dict[str, str] = {}
+    for key in [k for k in found if k.startswith(_PERSONAL_PREFIX) or k in _PERSONAL_KEYS]:
+        value = found.pop(key)
+        if not isinstance(value, str):
+            raise InadmissibleError(f"attribute {attributes.short(key)} must be a string")
+        name = key.removeprefix(_PERSONAL_PREFIX)
+        if name.startswith("audit."):
+            # What a pseudonym stands for is kept there.
+            raise InadmissibleError(f"the key {attributes.short(key)} is reserved")
+        if name in personal:
+            raise InadmissibleError(f"the personal key {attributes.short(name)} is given twice")
+        personal[name] = value
+    return personal
+
+
+def _check_reserved(found: Iterable[str], action: str) -> None:
+    for key in found:
+        if not key.startswith("audit."):
+            continue
+        if key not in PUBLISHED_AUDIT_KEYS:
+            raise InadmissibleError(
+                f"the key {attributes.short(key)} is reserved and not on the published list"
+            )
+        if key in PRODUCER_KEYS and action not in _PRODUCER_ACTIONS:
+            raise InadmissibleError(f"the key {attributes.short(key)} belongs to a producer's own events")
+
+
+def _add(pairs: dict[str, _T], more: Mapping[str, _T]) -> None:
+    """Add pairs whose keys must be new."""
+    if twice := pairs.keys() & more.keys():
+        raise InadmissibleError(f"the key {attributes.short(min(twice))} is given twice")
+    pairs.update(more)
 
 
 def _producer_seq(found: dict[str, Value], producer_id: str) -> int:
@@ -235,15 +310,15 @@ def _check_and_default(columns: dict[str, str]) -> None:
         raise InadmissibleError("audit.failure.reason with the outcome success")
 
 
-def _event_time(log: Any, metadata: dict[str, Value]) -> tuple[int, bool]:
+def _event_time(log: Any, own: dict[str, Value]) -> tuple[int, bool]:
     if max(log.time_unix_nano, log.observed_time_unix_nano) >= _MAX_TIME:
         raise InadmissibleError("a time of 2^63 ns or more")
     if log.time_unix_nano:
         return int(log.time_unix_nano), False
     if log.observed_time_unix_nano:
-        metadata["audit.event_time"] = "observed"
+        own["audit.event_time"] = "observed"
         return int(log.observed_time_unix_nano), False
-    metadata["audit.event_time"] = "collector"
+    own["audit.event_time"] = "collector"
     return 0, True
 
 
@@ -255,30 +330,11 @@ def _hex_id(raw: bytes, width: int, what: str) -> str:
     return raw.hex()
 
 
-def _put(metadata: dict[str, Value], key: str, value: Value) -> None:
-    if key in metadata:
-        raise InadmissibleError(f"the key {key[:64]!a} is given twice")
-    metadata[key] = value
-
-
-def _add_context(
-    metadata: dict[str, Value], columns: dict[str, str], resource_logs: Any, scope_logs: Any, log: Any
-) -> None:
-    resource = attributes.read_attributes(resource_logs.resource.attributes, "resource attributes")
-    service = resource.pop("service.name", "")
-    if not isinstance(service, str):
-        raise InadmissibleError("resource attribute service.name must be a string")
-    columns["service"] = service
-    for key, value in resource.items():
-        _put(metadata, f"resource.{key}", value)
-    scope = scope_logs.scope
-    for key, value in attributes.read_attributes(scope.attributes, "scope attributes").items():
-        _put(metadata, f"scope.{key}", value)
-    for key, raw in (("scope.name", scope.name), ("scope.version", scope.version)):
-        if raw:
-            _put(metadata, key, attributes.text(raw, key))
+def _log_fields(log: Any) -> dict[str, Value]:
+    """Return what else a LogRecord says, where it says it."""
+    fields: dict[str, Value] = {}
     if log.HasField("body") and log.body.WhichOneof("value"):
-        _put(metadata, "log.body", attributes.any_value(log.body, "body"))
+        fields["log.body"] = attributes.any_value(log.body, "body")
     for key, number in (
         ("log.severity_number", log.severity_number),
         ("log.flags", log.flags),
@@ -286,24 +342,7 @@ def _add_context(
         ("log.observed_time_unix_nano", log.observed_time_unix_nano if log.time_unix_nano else 0),
     ):
         if number:
-            _put(metadata, key, int(number))
+            fields[key] = int(number)
     if log.severity_text:
-        _put(metadata, "log.severity_text", attributes.text(log.severity_text, "severity_text"))
-
-
-def _rejected(resource_logs: Any, scope_logs: Any, log: Any, reason: str) -> Rejected:
-    alone = ResourceLogs()
-    alone.resource.CopyFrom(resource_logs.resource)
-    alone.schema_url = resource_logs.schema_url
-    scope = alone.scope_logs.add()
-    scope.scope.CopyFrom(scope_logs.scope)
-    scope.schema_url = scope_logs.schema_url
-    scope.log_records.add().CopyFrom(log)
-    producer_id, producer_seq = "", 0
-    for pair in log.attributes:
-        # Best effort: what the record says of its place in a stream, where that much can be read.
-        if pair.key == b"audit.stream_id":
-            producer_id = pair.value.string_value.decode("utf-8", "replace")[:1024]
-        elif pair.key == b"audit.sequence.number":
-            producer_seq = max(0, pair.value.int_value)
-    return Rejected(alone.SerializeToString(), reason, producer_id, producer_seq)
+        fields["log.severity_text"] = attributes.text(log.severity_text, "severity_text")
+    return fields

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -18,7 +19,9 @@ from spanseal_collector.service import CollectorConfig, Ready, serve
 from spanseal_ledger.errors import LedgerError
 from spanseal_storage.errors import StorageError
 
-__all__ = ["collector"]
+__all__ = ["collector", "end_anyway"]
+
+_STOP_SECONDS = 40.0
 
 
 @click.command()
@@ -96,7 +99,7 @@ def collector(
         limits=Limits(heartbeat_seconds=heartbeat_interval),
     )
     try:
-        ended = serve(config, lambda ready: _tell(console, data, ready))
+        ended = serve(config, lambda ready: _tell(console, data, ready), lambda: end_anyway(_STOP_SECONDS))
     except (StorageError, CollectorError, LedgerError) as error:
         console.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
         sys.exit(2)
@@ -104,6 +107,17 @@ def collector(
     sys.stdout.flush()
     # The engine's own threads may outlive its handles: nothing that is left to do is worth waiting for them.
     os._exit(0 if ended else 1)
+
+
+def end_anyway(seconds: float) -> None:
+    """End the process with code 1 in so many seconds, if it has not ended by then.
+
+    The engine may hang on a disk that does not answer, and then cannot be closed either. What is stored is
+    stored; the next start finds the chain as it is.
+    """
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _tell(console: Console, data: Path, ready: Ready) -> None:

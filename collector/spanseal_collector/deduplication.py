@@ -8,13 +8,14 @@ the table by its record id. Records that carry no stream are looked up unless th
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from spanseal_collector.admission import Draft
-from spanseal_ledger.record import Record
+from spanseal_ledger.record import ZERO32, Record
 
 __all__ = ["Deduplicator", "Stored", "same_content"]
 
@@ -50,28 +51,38 @@ class Stored(Protocol):
         """Return the earliest stored record for each (tenant, record_id) with one of these ids."""
 
 
+_MAX_INTERVALS = 64
+_NEW_STREAMS = 32
+
+
 @dataclass(slots=True)
 class _Stream:
     base: int
     """Numbers from here on are not in the table but through this process."""
-    seen: list[tuple[int, int]] = field(default_factory=list)
-    """Disjoint closed intervals in ascending order."""
+    lows: list[int] = field(default_factory=list)
+    """Where the disjoint closed intervals of numbers that were seen begin, ascending."""
+    highs: list[int] = field(default_factory=list)
+    """Where they end."""
 
     def holds(self, number: int) -> bool:
-        return any(low <= number <= high for low, high in reversed(self.seen))
+        index = bisect_right(self.lows, number)
+        return index > 0 and number <= self.highs[index - 1]
 
     def add(self, number: int) -> None:
-        intervals = self.seen
-        index = len(intervals)
-        while index and intervals[index - 1][0] > number:
+        lows, highs = self.lows, self.highs
+        index = bisect_right(lows, number)
+        if index and number <= highs[index - 1] + 1:
             index -= 1
-        low = high = number
-        if index < len(intervals) and intervals[index][0] == number + 1:
-            high = intervals.pop(index)[1]
-        if index and intervals[index - 1][1] >= number - 1:
-            low, old = intervals.pop(index - 1)
-            high, index = max(high, old), index - 1
-        intervals.insert(index, (low, high))
+            highs[index] = max(highs[index], number)
+        else:
+            lows.insert(index, number)
+            highs.insert(index, number)
+        if index + 1 < len(lows) and lows[index + 1] <= highs[index] + 1:
+            highs[index] = max(highs[index], highs.pop(index + 1))
+            del lows[index + 1]
+        if len(lows) > _MAX_INTERVALS:
+            # The numbers between the two lowest now count as seen, which costs a look-up and is never wrong.
+            del lows[1], highs[0]
 
 
 class Deduplicator:
@@ -84,7 +95,7 @@ class Deduplicator:
         self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._max_recent = recent
 
-    def known(self, drafts: Iterable[Draft]) -> dict[tuple[str, str], Record]:
+    def known(self, drafts: Sequence[Draft]) -> dict[tuple[str, str], Record]:
         """Look up which of these may be in the table already.
 
         Returns:
@@ -94,42 +105,47 @@ class Deduplicator:
             EngineError: the table could not be asked.
 
         """
-        doubtful = [d.record.record_id for d in drafts if not self._surely_new(d)]
+        self._meet(drafts)
+        doubtful = [d.record.record_id for d in drafts if not self._surely_new(d.record)]
         return dict(self._table.by_record_ids(doubtful)) if doubtful else {}
 
     def remember(self, records: Iterable[Record]) -> None:
         """Remember records as sealed by this process."""
         for record in records:
-            key = (record.tenant, record.record_id)
-            self._recent[key] = None
-            if record.producer_id:
-                self._stream(record).add(record.producer_seq)
+            self._recent[record.tenant, record.record_id] = None
+            stream = self._streams.get((record.tenant, record.producer_id)) if record.producer_id else None
+            if stream is not None:
+                stream.add(record.producer_seq)
         while len(self._recent) > self._max_recent:
             self._recent.popitem(last=False)
+
+    def _meet(self, drafts: Iterable[Draft]) -> None:
+        """Read where the streams end of which nothing is known yet."""
+        met = dict.fromkeys((d.record.tenant, d.record.producer_id) for d in drafts if d.record.producer_id)
+        new = 0
+        for key in met:
+            if key in self._streams:
+                self._streams.move_to_end(key)
+            elif new < _NEW_STREAMS:
+                # Each costs a query. Records of streams beyond that are looked up by their ids, many at once.
+                last = self._table.last_of_stream(*key)
+                self._streams[key] = _Stream(base=0 if last is None else last + 1)
+                new += 1
         while len(self._streams) > self._max_streams:
             # A stream that is forgotten is met again with a base read from the table: slower, never wrong.
             self._streams.popitem(last=False)
 
-    def _surely_new(self, draft: Draft) -> bool:
-        record = draft.record
+    def _surely_new(self, record: Record) -> bool:
         if (record.tenant, record.record_id) in self._recent:
             return False
         if record.metadata.get("audit.record_id") == "collector":
             return True
-        if not record.producer_id:
-            return False
-        stream = self._stream(record)
-        return record.producer_seq >= stream.base and not stream.holds(record.producer_seq)
-
-    def _stream(self, record: Record) -> _Stream:
-        key = (record.tenant, record.producer_id)
-        stream = self._streams.get(key)
-        if stream is None:
-            last = self._table.last_of_stream(*key)
-            stream = self._streams[key] = _Stream(base=0 if last is None else last + 1)
-        else:
-            self._streams.move_to_end(key)
-        return stream
+        stream = self._streams.get((record.tenant, record.producer_id)) if record.producer_id else None
+        return (
+            stream is not None
+            and record.producer_seq >= stream.base
+            and not stream.holds(record.producer_seq)
+        )
 
 
 def same_content(stored: Record, sent: Draft) -> bool:
@@ -145,6 +161,7 @@ def same_content(stored: Record, sent: Draft) -> bool:
         return False
     if dict(stored.metadata) != dict(record.metadata):
         return False
-    erased = not stored.personal_salt
+    # Erasure takes the salt and leaves the commitment; a record that never had personal data has neither.
+    erased = not stored.personal_salt and stored.personal_commitment != ZERO32
     mine: tuple[Any, ...] = (record.actor_email, record.actor_ip, dict(record.personal))
     return erased or (stored.actor_email, stored.actor_ip, dict(stored.personal)) == mine

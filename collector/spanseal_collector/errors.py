@@ -6,6 +6,7 @@ __all__ = [
     "CollectorError",
     "DecodeError",
     "InadmissibleError",
+    "StalledError",
     "TooLargeError",
     "UnavailableError",
 ]
@@ -25,6 +26,10 @@ class TooLargeError(CollectorError):
 
 class InadmissibleError(CollectorError):
     """A record cannot be admitted; the message is the reason that is sealed with it. Never a request's error."""
+
+
+class StalledError(CollectorError):
+    """A sealed batch could not be stored in the time there was; whether it is stored is not known."""
 
 
 class UnavailableError(CollectorError):

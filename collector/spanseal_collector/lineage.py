@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spanseal_collector.quarantine import LeftRow
 from spanseal_ledger.checkpoint import Checkpoint, origin
 from spanseal_ledger.checkpoint_log import Line
 from spanseal_ledger.errors import LedgerError
@@ -19,6 +20,9 @@ __all__ = ["History", "predecessors_json", "read_history"]
 
 _log = logging.getLogger(__name__)
 
+_MOST_LEFT_ROWS = 10_000
+"""To be named by one start; the next one goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -28,6 +32,8 @@ class History:
     """Stored, validly signed checkpoints that the checkpoint log lacks, oldest first."""
     predecessors: Sequence[Checkpoint]
     """The last checkpoint of every chain that no chain has named yet."""
+    left_rows: Sequence[LeftRow]
+    """Rows of `quarantine` that were stored, but for which no record was sealed any more."""
 
 
 def predecessors_json(chains: Sequence[Checkpoint]) -> str:
@@ -90,7 +96,23 @@ def read_history(
             _keep_largest(stored, checkpoint)
     missing.sort(key=lambda line: line.received_at)
     named = _named(client, log_name)
-    return History(missing, [stored[name] for name in sorted(stored) if name not in named])
+    predecessors = [stored[name] for name in sorted(stored) if name not in named]
+    return History(missing, predecessors, _left_rows(client))
+
+
+def _left_rows(client: Any) -> list[LeftRow]:
+    rows = query(
+        client,
+        "SELECT toString(quarantine_id), digest, reason, producer_id, producer_seq "  # noqa: S608 - constants
+        f"FROM {DATABASE}.quarantine WHERE toString(quarantine_id) NOT IN ("
+        f"SELECT metadata['audit.quarantine.id'] FROM {DATABASE}.records "
+        "WHERE action IN ('audit_log.quarantined', 'audit_log.conflict')) "
+        f"ORDER BY received_at, quarantine_id LIMIT {_MOST_LEFT_ROWS}",
+    )
+    return [
+        LeftRow(quarantine_id, bytes(digest), reason[:1024], producer_id[:1024], producer_seq)
+        for quarantine_id, digest, reason, producer_id, producer_seq in rows
+    ]
 
 
 def _signed(note: str, keys: Sequence[VerificationKey]) -> Checkpoint | None:

@@ -8,8 +8,11 @@ RetryInfo; 500 is never answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -25,12 +28,15 @@ from spanseal_collector.errors import CollectorError, DecodeError, TooLargeError
 from spanseal_collector.otlp import decode_logs, gunzip
 from spanseal_collector.pipeline import Pipeline
 
-__all__ = ["MAX_REQUEST_BYTES", "make_receiver"]
+__all__ = ["MAX_BUFFERED_BYTES", "MAX_REQUEST_BYTES", "make_receiver"]
 
 _log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 20 << 20
 """Limit of a request after decompression, and of its body as sent."""
+
+MAX_BUFFERED_BYTES = 256 << 20
+"""Limit of the bodies of all requests that are being received or stored."""
 
 _PROTOBUF = "application/x-protobuf"
 _BODY_SECONDS = 30.0
@@ -51,12 +57,18 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
         pipeline: stores them.
 
     """
+    room = _Room(MAX_BUFFERED_BYTES)
 
     async def logs(request: Request) -> Response:
         try:
-            items, size = await asyncio.to_thread(_admit, admitter, await _body(request))
-            if items:
-                await _stored(pipeline, items, size)
+            with room.taken() as taken:
+                body = await _body(request, taken)
+                items, size = await asyncio.to_thread(_admit, admitter, body, pipeline.limits.request_bytes)
+                if items:
+                    await _stored(pipeline, items, size)
+        except asyncio.CancelledError:
+            # The server gives up waiting for this request because the process is to end.
+            return _refusal(UnavailableError("the collector is stopping", 5))
         except Exception as error:  # noqa: BLE001 - a bug here must not make clients drop what they hold
             return _refusal(error)
         return Response(ExportLogsServiceResponse().SerializeToString(), media_type=_PROTOBUF)
@@ -69,7 +81,7 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
                 "sealed": statistics.sealed,
                 "quarantined": statistics.quarantined,
                 "duplicates": statistics.duplicates,
-                "stalls": statistics.stalls,
+                "stalls": pipeline.stalls,
             }
         )
 
@@ -90,7 +102,37 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
     )
 
 
-async def _body(request: Request) -> bytes:
+class _Room:
+    """Memory for the bodies of requests. Used by the event loop's thread alone."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[_Taken]:
+        """Take none at first; give back all that was taken."""
+        taken = _Taken(self)
+        try:
+            yield taken
+        finally:
+            self.left += taken.size
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one request takes of the room."""
+
+    room: _Room
+    size: int = 0
+
+    def take(self, size: int) -> None:
+        if size > self.room.left:
+            raise UnavailableError("more is being received than fits; send it again later", 1)
+        self.room.left -= size
+        self.size += size
+
+
+async def _body(request: Request, taken: _Taken) -> bytes:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != _PROTOBUF:
         raise _UnsupportedError(f"the content type {content_type[:100]!r} is not taken; send {_PROTOBUF}")
@@ -101,25 +143,32 @@ async def _body(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_REQUEST_BYTES:
         raise too_large
-    parts, size = [], 0
+    parts = []
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
-                size += len(part)
-                if size > MAX_REQUEST_BYTES:
+                taken.take(len(part))
+                if taken.size > MAX_REQUEST_BYTES:
                     raise too_large
                 parts.append(part)
     except TimeoutError:
         raise UnavailableError(f"the request's body did not arrive within {_BODY_SECONDS:.0f} s", 1) from None
     body = b"".join(parts)
     if encoding == "gzip":
-        return await asyncio.to_thread(gunzip, body, MAX_REQUEST_BYTES)
+        body = await asyncio.to_thread(gunzip, body, MAX_REQUEST_BYTES)
+        taken.take(len(body))
     return body
 
 
-def _admit(admitter: Admitter, body: bytes) -> tuple[list[Draft | Rejected], int]:
-    items = list(admitter.admit(decode_logs(body)))
-    size = sum(item.size if isinstance(item, Draft) else len(item.raw) + 512 for item in items)
+def _admit(admitter: Admitter, body: bytes, limit: int) -> tuple[list[Draft | Rejected], int]:
+    items = []
+    size = 0
+    for item in admitter.admit(decode_logs(body)):
+        size += item.size
+        if size > limit:
+            # A large resource is repeated in each of its records.
+            raise TooLargeError("the request's records take too much memory; send fewer at a time")
+        items.append(item)
     return items, size
 
 

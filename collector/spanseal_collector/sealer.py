@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from spanseal_collector.admission import Draft
@@ -25,6 +26,9 @@ COLLECTOR_TENANT = "_collector"
 _RECORD_COLUMNS = tuple(
     name for name in COLUMN_NAMES if name not in {"format", "prev_hash", "hash", "checkpoint"}
 )
+
+
+_values = attrgetter(*_RECORD_COLUMNS)
 
 
 class Sealer:
@@ -50,7 +54,7 @@ class Sealer:
         """Return what would be signed now."""
         return Checkpoint(origin(self._log_name, self.chain_id), self.size, self._frontier.root())
 
-    def own(self, action: str, metadata: dict[str, str], *, outcome: str = "success") -> Draft:
+    def own(self, action: str, metadata: Mapping[str, str], *, outcome: str = "success") -> Draft:
         """Make a draft of one of the collector's own records.
 
         Args:
@@ -88,7 +92,10 @@ class Sealer:
         return Draft(record, untimed=True, size=1024)
 
     def seal(
-        self, drafts: Iterable[Draft], received_at: int, quarantined: dict[str, list[Any]] | None = None
+        self,
+        drafts: Iterable[Draft],
+        received_at: int,
+        quarantined: Mapping[str, Sequence[Any]] | None = None,
     ) -> Batch:
         """Seal a batch: at least one draft, all received at one time, one checkpoint on the last.
 
@@ -105,22 +112,22 @@ class Sealer:
             raise ValueError("received_at went back within a chain")
         self.last_received_at = received_at
         first_seq = self.size
-        columns: dict[str, list[Any]] = {name: [] for name in COLUMN_NAMES}
-        appends = [(columns[name].append, name) for name in _RECORD_COLUMNS]
+        rows = []
+        hashes = [self._prev_hash]
         for draft in drafts:
             record = self._place(draft, received_at)
-            digest = record_hash(canonical(record), self._prev_hash)
+            digest = record_hash(canonical(record), hashes[-1])
             self._frontier.append(digest)
-            for append, name in appends:
-                append(getattr(record, name))
-            columns["prev_hash"].append(self._prev_hash)
-            columns["hash"].append(digest)
-            self._prev_hash = digest
+            hashes.append(digest)
+            rows.append(_values(record))
             self.size += 1
-        count = self.size - first_seq
+        count = len(rows)
         if not count:
             raise ValueError("a batch without records")
+        self._prev_hash = hashes[-1]
         note = sign_checkpoint(self._key, self._log_name, self.chain_id, self.size, self._frontier.root())
+        columns: dict[str, Sequence[Any]] = dict(zip(_RECORD_COLUMNS, zip(*rows, strict=True), strict=True))
+        columns["prev_hash"], columns["hash"] = hashes[:-1], hashes[1:]
         columns["format"] = [FORMAT] * count
         columns["checkpoint"] = [""] * (count - 1) + [note]
         return Batch(self.chain_id, first_seq, columns, note, received_at, quarantined)

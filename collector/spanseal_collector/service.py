@@ -12,26 +12,28 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import uvicorn
 
 from spanseal_collector.admission import Admitter, Draft
 from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.errors import CollectorError
+from spanseal_collector.http_server import Server, make_server
 from spanseal_collector.lineage import History, predecessors_json, read_history
-from spanseal_collector.pipeline import Limits, Pipeline
+from spanseal_collector.pipeline import Limits, NewChain, Pipeline
+from spanseal_collector.quarantine import LeftRow, own_record
 from spanseal_collector.receiver import make_receiver
 from spanseal_collector.sealer import FORMAT, Sealer
 from spanseal_collector.version import VERSION
+from spanseal_ledger.checkpoint import Checkpoint
 from spanseal_ledger.note import SigningKey
 from spanseal_storage import migrations
 from spanseal_storage.checkpoint_file import CheckpointFile, read_checkpoint_file
 from spanseal_storage.directory import DataDirectory, Identity, Runtime, write_private
 from spanseal_storage.engine import Engine, Role, open_engine
-from spanseal_storage.errors import SchemaError
+from spanseal_storage.errors import KeyFileError, NotADataDirectoryError, SchemaError
 from spanseal_storage.keys import load_signing_key, trusted_keys
 from spanseal_storage.rows import RecordTable
 from spanseal_storage.sql_endpoint import make_app
@@ -42,6 +44,8 @@ __all__ = ["BindError", "CollectorConfig", "Ready", "serve"]
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10
+_STOP_SECONDS = 15.0
+_KEY_BYTES = 32
 
 
 class BindError(CollectorError):
@@ -78,20 +82,15 @@ class Ready:
     predecessors: int
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to the one who runs several of them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def serve(config: CollectorConfig, on_ready: Callable[[Ready], None]) -> bool:
-    """Run a collector until SIGTERM or SIGINT.
+def serve(
+    config: CollectorConfig, on_ready: Callable[[Ready], None], on_stop: Callable[[], None] = lambda: None
+) -> bool:
+    """Run a collector until SIGTERM or SIGINT, or until it cannot commit any more.
 
     Args:
         config: what to do.
         on_ready: called once it listens.
+        on_stop: called once it begins to stop.
 
     Returns:
         Whether the chain was ended with `audit_log.stopped`.
@@ -104,41 +103,42 @@ def serve(config: CollectorConfig, on_ready: Callable[[Ready], None]) -> bool:
     """
     directory = DataDirectory(config.data)
     identity = directory.create(config.log_name, config.collector_name)
-    with directory.hold("spanseal collector"):
-        listener = _listen(config.host, config.port)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(directory.hold("spanseal collector"))
+        listener = stack.enter_context(_listen(config.host, config.port))
+        _use_private_temporaries(directory)
+        _migrate(directory)
+        key = load_signing_key(directory)
+        admitter = Admitter(_pseudonym_key(directory))
+        log_path = config.checkpoint_log or directory.checkpoint_log
+        engine = stack.enter_context(open_engine(directory, Role.WRITER))
+        checkpoints = stack.enter_context(CheckpointFile(log_path))
+        history = _catch_up(engine, directory, identity, key, checkpoints, log_path)
+        client = stack.enter_context(contextlib.closing(engine.client()))
+        pipeline = Pipeline(
+            new_chain=_chains(config, identity, key, history.left_rows),
+            predecessors=history.predecessors,
+            records=Writer(client),
+            checkpoints=checkpoints,
+            deduplicator=Deduplicator(RecordTable(client)),
+            limits=config.limits,
+        )
+        pipeline.start()
+        ready = Ready(
+            identity,
+            str(key.vkey),
+            pipeline.chain_id,
+            f"http://{_shown_host(config.host)}:{listener.getsockname()[1]}",
+            log_path,
+            len(history.predecessors),
+        )
+        receiver = make_server(make_receiver(admitter, pipeline), drain_seconds=_DRAIN_SECONDS)
         try:
-            _migrate(directory)
-            key = load_signing_key(directory)
-            log_path = config.checkpoint_log or directory.checkpoint_log
-            with open_engine(directory, Role.WRITER) as engine, CheckpointFile(log_path) as checkpoints:
-                history = _catch_up(engine, directory, identity, key, checkpoints, log_path)
-                client = engine.client()
-                try:
-                    pipeline = Pipeline(
-                        new_chain=_chains(config, identity, key, history),
-                        records=Writer(client),
-                        checkpoints=checkpoints,
-                        deduplicator=Deduplicator(RecordTable(client)),
-                        limits=config.limits,
-                    )
-                    pipeline.start()
-                    port = listener.getsockname()[1]
-                    ready = Ready(
-                        identity,
-                        str(key.vkey),
-                        pipeline.chain_id,
-                        f"http://{_shown_host(config.host)}:{port}",
-                        log_path,
-                        len(history.predecessors),
-                    )
-                    try:
-                        asyncio.run(_run(directory, engine, pipeline, listener, lambda: on_ready(ready)))
-                    finally:
-                        ended = pipeline.stop()
-                finally:
-                    client.close()
+            asyncio.run(
+                _run(directory, engine, pipeline, receiver, listener, lambda: on_ready(ready), on_stop)
+            )
         finally:
-            listener.close()
+            ended = pipeline.stop(_STOP_SECONDS)
     return ended
 
 
@@ -199,82 +199,103 @@ def _catch_up(
 
 
 def _chains(
-    config: CollectorConfig, identity: Identity, key: SigningKey, history: History
-) -> Callable[[Sealer | None], tuple[Sealer, Draft]]:
-    def new_chain(previous: Sealer | None) -> tuple[Sealer, Draft]:
-        earlier = history.predecessors if previous is None else [previous.checkpoint()]
+    config: CollectorConfig, identity: Identity, key: SigningKey, left_rows: Sequence[LeftRow]
+) -> NewChain:
+    left = list(left_rows)
+
+    def new_chain(predecessors: Sequence[Checkpoint]) -> tuple[Sealer, list[Draft]]:
         sealer = Sealer(key, identity.log_name, identity.collector_name)
         started = sealer.own(
             "audit_log.started",
             {
                 "audit.chain.format": FORMAT,
                 "audit.chain.key": str(key.vkey),
-                "audit.chain.predecessors": predecessors_json(earlier),
+                "audit.chain.predecessors": predecessors_json(predecessors),
                 "audit.collector.name": identity.collector_name,
                 "audit.collector.version": VERSION,
                 "audit.config.sha256": config.sha256(),
             },
         )
-        return sealer, started
+        drafts = [started, *(own_record(row, sealer) for row in left)]
+        left.clear()
+        return sealer, drafts
 
     return new_chain
 
 
 def _pseudonym_key(directory: DataDirectory) -> bytes:
     path = directory.keys / "pseudonym.key"
-    if not path.exists():
-        write_private(path, secrets.token_hex(32) + "\n")
-    return bytes.fromhex(path.read_text("utf-8").strip())
+    try:
+        if not path.exists():
+            write_private(path, secrets.token_hex(_KEY_BYTES) + "\n")
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        # Not the error's own text: it may hold a part of the key.
+        raise KeyFileError(
+            f"cannot read {path} ({type(error).__name__}); restore it, never edit it"
+        ) from None
+    if len(key) != _KEY_BYTES:
+        raise KeyFileError(f"{path} does not hold {_KEY_BYTES} bytes in hex; restore it, never edit it")
+    return key
+
+
+def _use_private_temporaries(directory: DataDirectory) -> None:
+    """Keep temporary files within the data directory, and remove what a killed collector left.
+
+    An insert goes through a temporary file. It holds what the log holds, so it has no place in a directory that
+    is shared, on a disk that is not encrypted.
+    """
+    folder = directory.path / "tmp"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for left in folder.iterdir():
+            left.unlink()
+    except OSError as error:
+        raise NotADataDirectoryError(f"cannot prepare {folder}: {error}") from error
+    tempfile.tempdir = str(folder)
 
 
 async def _run(
     directory: DataDirectory,
     engine: Engine,
     pipeline: Pipeline,
+    receiver: Server,
     listener: socket.socket,
     on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> None:
     token = secrets.token_urlsafe(32)
 
     def authorize(given: str | None) -> bool:
         return given is not None and hmac.compare_digest(given.encode(), token.encode())
 
-    admitter = Admitter(_pseudonym_key(directory))
-    queries = _listen("127.0.0.1", 0)
-    receiver = _server(make_receiver(admitter, pipeline))
     query_app = make_app(engine, authorize=authorize)
-    reader = _server(query_app)
+    reader = make_server(query_app, drain_seconds=_DRAIN_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tasks = [
-        asyncio.create_task(receiver.serve(sockets=[listener])),
-        asyncio.create_task(reader.serve(sockets=[queries])),
-    ]
-    try:
-        directory.publish_runtime(Runtime(os.getpid(), "127.0.0.1", queries.getsockname()[1], token))
-        on_ready()
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-    finally:
-        directory.withdraw_runtime()
-        receiver.should_exit = reader.should_exit = True
-        await asyncio.gather(*tasks)
-        await asyncio.to_thread(query_app.state.close)
-        queries.close()
 
+    def commits_no_more(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it is stopping as it is
+            loop.call_soon_threadsafe(stop.set)
 
-def _server(app: object) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]  # uvicorn's own alias of an ASGI application is narrower than ASGI's
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-            h11_max_incomplete_event_size=64 << 10,
-        )
-    )
+    pipeline.ended.add_done_callback(commits_no_more)
+    with _listen("127.0.0.1", 0) as queries:
+        tasks = [
+            asyncio.create_task(receiver.serve(sockets=[listener])),
+            asyncio.create_task(reader.serve(sockets=[queries])),
+        ]
+        try:
+            directory.publish_runtime(Runtime(os.getpid(), "127.0.0.1", queries.getsockname()[1], token))
+            on_ready()
+            waiting = asyncio.create_task(stop.wait())
+            await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        finally:
+            on_stop()
+            pipeline.hurry()
+            directory.withdraw_runtime()
+            receiver.should_exit = reader.should_exit = True
+            await asyncio.gather(*tasks)
+            await asyncio.to_thread(query_app.state.close)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.lineage import predecessors_json
 from spanseal_collector.pipeline import Limits, Pipeline
 from spanseal_collector.sealer import FORMAT, Sealer
+from spanseal_ledger.checkpoint import Checkpoint
 from spanseal_ledger.note import SigningKey
 from spanseal_storage import migrations
 from spanseal_storage.checkpoint_file import CheckpointFile
@@ -35,18 +36,19 @@ class Log:
     key: SigningKey
     checkpoints: CheckpointFile
 
-    def new_chain(self, previous: Sealer | None) -> tuple[Sealer, Draft]:
+    def new_chain(self, predecessors: Sequence[Checkpoint]) -> tuple[Sealer, list[Draft]]:
         sealer = Sealer(self.key, self.identity.log_name, self.identity.collector_name)
         metadata = {
             "audit.chain.format": FORMAT,
             "audit.chain.key": str(self.key.vkey),
-            "audit.chain.predecessors": predecessors_json([previous.checkpoint()] if previous else []),
+            "audit.chain.predecessors": predecessors_json(predecessors),
         }
-        return sealer, sealer.own("audit_log.started", metadata)
+        return sealer, [sealer.own("audit_log.started", metadata)]
 
     def pipeline(self, **changes: Any) -> Pipeline:
         parts: dict[str, Any] = {
             "new_chain": self.new_chain,
+            "predecessors": (),
             "records": Writer(self.client),
             "checkpoints": self.checkpoints,
             "deduplicator": Deduplicator(RecordTable(self.client)),

@@ -148,7 +148,7 @@ def test_a_checkpoint_log_that_cannot_be_written_is_an_outage_that_ends(log: Log
     pipeline.start()
     sink.failures = 2
     send(pipeline, record()).result(20)
-    assert pipeline.statistics.stalls == 2
+    assert pipeline.stalls == 2
     assert pipeline.stop()
 
 

@@ -51,3 +51,20 @@ def request(*records: LogRecord, resource: Mapping[str, object] | None = None) -
         logs.resource.attributes.append(KeyValue(key=key, value=value(plain)))
     logs.scope_logs.add().log_records.extend(records)
     return message
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """Wrap bytes as a length-delimited protobuf field."""
+    size, length = bytearray(), len(payload)
+    while length > 127:
+        size.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *size, length]) + payload
+
+
+def nested(depth: int) -> bytes:
+    """Return an attribute of a LogRecord, as bytes: an array in an array, and so on."""
+    value = b""
+    for _ in range(depth):
+        value = field(5, field(1, value))
+    return field(6, field(1, b"deep") + field(2, value))
