@@ -1,0 +1,47 @@
+"""A million records: clean where nobody touched them, and one changed row among them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.synthetic import make_log
+from examples.demo.forgeries import owner, run_sql
+from spanseal_ledger.verifier import TrustedKeys, VerificationResult
+from spanseal_storage.checkpoint_file import read_checkpoint_file
+from spanseal_storage.directory import DataDirectory
+from spanseal_storage.engine import Role, open_engine
+from spanseal_storage.keys import trusted_keys
+from spanseal_storage.verification import verify_log
+
+RECORDS = 1_000_000
+VICTIM = 654_321
+
+
+def verify(directory: DataDirectory) -> VerificationResult:
+    lines, problems = read_checkpoint_file(directory.checkpoint_log)
+    assert problems == []
+    with directory.hold("test"), open_engine(directory, Role.READER) as engine:
+        client = engine.client()
+        try:
+            return verify_log(client, keys=TrustedKeys(pinned=trusted_keys(directory)), checkpoint_log=lines)
+        finally:
+            client.close()
+
+
+@pytest.mark.slow
+def test_a_million_records(tmp_path: Path) -> None:
+    directory = make_log(tmp_path / "data", RECORDS, batch=10_000)
+    result = verify(directory)
+    assert (result.records, result.findings, result.information) == (RECORDS + 2, (), ())
+    assert result.checkpoints == result.log_lines == RECORDS // 10_000 + 2
+
+    with owner(directory.path) as (_, client):
+        run_sql(
+            client,
+            "ALTER TABLE audit.records UPDATE actor_id = 'somebody else' WHERE seq = {seq:UInt64}",
+            seq=VICTIM,
+        )
+    found = verify(directory).findings
+    assert [(finding.kind, finding.seq) for finding in found] == [("record_changed", VICTIM)]
