@@ -188,6 +188,7 @@ class Clinic(Service):
         env: Mapping[str, str] | None = None,
     ) -> None:
         port = free_port()
+        folder = folder.resolve()  # it runs in a directory of its own
         command = [
             str(_BIN / "opentelemetry-instrument"),
             str(_BIN / "gunicorn"),
