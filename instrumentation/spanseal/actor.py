@@ -17,8 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import ConfigurationError, InvalidRecord
+from .throttle import Throttle
 
 logger = logging.getLogger("spanseal")
+
+MAX_TEXT = 4096
+"""Characters of an actor's id, role, e-mail address or name."""
 
 ACTOR_TYPES = ("user", "service", "system", "anonymous")
 SESSION_ID_KEYS = (
@@ -58,18 +62,20 @@ class Actor:
         """Refuse what the collector would not admit.
 
         Raises:
-            InvalidRecord: An unknown type, or an id that is not text.
+            InvalidRecord: An unknown type, or a value that is not text or too long.
         """
         if self.type not in ACTOR_TYPES:
             raise InvalidRecord(f"actor type {self.type!r} is not one of {', '.join(ACTOR_TYPES)}")
-        for name in ("id", "role", "email", "name"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidRecord(
-                    f"the actor's {name} must be text, not {type(getattr(self, name)).__name__}"
-                )
+        for name, value in (("id", self.id), ("role", self.role), ("email", self.email), ("name", self.name)):
+            if not isinstance(value, str):
+                raise InvalidRecord(f"the actor's {name} must be text, not {type(value).__name__}")
+            if len(value) > MAX_TEXT:
+                raise InvalidRecord(f"the actor's {name} has {len(value)} characters, the most is {MAX_TEXT}")
 
 
 ANONYMOUS = Actor(type="anonymous")
+
+_throttle = Throttle()
 
 Resolver = Callable[[], object]
 
@@ -116,9 +122,10 @@ def resolve(resolver: Resolver | None, *, g: object, session: object) -> Actor |
     for source in sources:
         try:
             actor = source()
-        except Exception:
+        except Exception as error:
             # An application's user object can raise anything; the next source may still know.
-            logger.warning("an actor resolver failed; going on with the next one", exc_info=True)
+            if _throttle.due(type(error).__name__):
+                logger.warning("an actor resolver failed; going on with the next one", exc_info=True)
             continue
         if actor is not None:
             return actor
@@ -127,27 +134,32 @@ def resolve(resolver: Resolver | None, *, g: object, session: object) -> Actor |
 
 def from_value(value: object) -> Actor | None:
     """Make an actor of what a resolver or `flask.g.user` gave: an Actor, an id, a mapping or an object."""
-    if value is None or value is False or value == "":
+    if value is None:
         return None
     if isinstance(value, Actor):
         return value
     if isinstance(value, str | int):
-        return Actor(str(value))
+        return Actor(text) if (text := _text(value)) else None
     if _read(value, "is_authenticated") is False:
         return None
     get_id = None if isinstance(value, Mapping) else getattr(value, "get_id", None)
     identifier = _text(get_id()) if callable(get_id) else ""
     identifier = identifier or _first(value, OBJECT_ID_KEYS)
     if not identifier:
-        return None
+        # An OpenID Connect client's token as it is often kept: who it is about stands one level deeper.
+        inner = value.get("userinfo") if isinstance(value, Mapping) else None
+        return from_value(inner) if isinstance(inner, Mapping) and "userinfo" not in inner else None
     return Actor(
-        identifier, role=_role(value), email=_first(value, EMAIL_KEYS), name=_first(value, NAME_KEYS)
+        identifier,
+        role=_optional(_role, value),
+        email=_optional(_first, value, EMAIL_KEYS),
+        name=_optional(_first, value, NAME_KEYS),
     )
 
 
 def from_session(session: object) -> Actor | None:
     """Read the well-known keys of a session, and no others."""
-    if not isinstance(session, Mapping):
+    if not isinstance(session, Mapping) or not session:
         return None
     with_access = getattr(session, "accessed", None)
     try:
@@ -187,6 +199,16 @@ def _from_login(g: object) -> Actor | None:
     if user is None or not _read(user, "is_authenticated"):
         return None
     return from_value(user)
+
+
+def _optional(reader: Callable[..., str], *arguments: object) -> str:
+    """Read what is good to know: a user whose roles cannot be loaded now is still known by id."""
+    try:
+        return reader(*arguments)
+    except Exception as error:
+        if _throttle.due(f"{reader.__name__} {type(error).__name__}"):
+            logger.warning("the user's role, e-mail address or name cannot be read", exc_info=True)
+        return ""
 
 
 def _read(source: object, name: str) -> Any:

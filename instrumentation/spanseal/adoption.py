@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import producer
-from .errors import SpoolUnavailable
+from .errors import SpoolDamaged, SpoolError
 from .identifiers import stream_id
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
-from .spool_file import FINAL, SpoolFile
+from .spool_file import FINAL, SpoolFile, remove
+from .throttle import Throttle
 
 if TYPE_CHECKING:
     import threading
@@ -54,7 +55,10 @@ class Adopter:
         self._instance = settings.instance
         self._lock = lock
         self._own = own
-        self._damaged: list[str] = []
+        self._elsewhere: set[Path] = set()
+        self._throttle = Throttle()
+        self.damaged: list[str] = []
+        """Names of files found damaged that no record names yet: numbers may be lost in them."""
 
     def look(self, room: int = MOST_AT_ONCE) -> list[Adopted]:
         """Take over up to `room` files of dead processes that sent to the same destination."""
@@ -62,65 +66,102 @@ class Adopter:
         for path in sorted(self._directory.glob("*.lock")):
             if len(found) >= room:
                 break
-            if path == self._own:
+            if path == self._own or path in self._elsewhere:
                 continue
             try:
                 lock = FileLock.take(path)
                 if lock is not None and (adopted := self._take(lock)) is not None:
                     found.append(adopted)
-            except OSError:
-                logger.exception("the audit spool beside %s could not be looked at", path)
+            except (OSError, SpoolError) as error:
+                if self._throttle.due(str(path)):
+                    logger.error("the audit spool beside %s cannot be taken over now: %s", path, error)  # noqa: TRY400
         return found
 
-    def damaged(self) -> list[str]:
-        """Names of files found damaged since the last call: numbers may be lost in them."""
-        names, self._damaged = self._damaged, []
-        return names
-
     def done(self, adopted: Adopted) -> None:
-        """Put away a file of which everything is sent. Records set aside stay, under another name."""
+        """Put away a file of which everything is sent. Records set aside stay, under another name.
+
+        Raises:
+            OSError: The streams' end cannot be noted now; the file is left as it is.
+            SpoolUnavailable: It cannot be read.
+        """
+        streams = adopted.file.read("SELECT stream_id, next FROM stream")
         with directory_lock(self._directory), ended_streams(self._directory) as ended:
-            for stream, following in adopted.file.read("SELECT stream_id, next FROM stream"):
+            for stream, following in streams:
                 ended.add(self._destination, adopted.instance, adopted.tenant, stream, following - 1)
         close(adopted.file, adopted.lock)
 
+    def leave(self, adopted: Adopted) -> None:
+        """Let a file go as it is: it is a dead process's again."""
+        adopted.file.close()
+        adopted.lock.release()
+
+    def put_aside(self, adopted: Adopted, error: SpoolDamaged) -> None:
+        """Keep a file that turned out to be damaged under another name."""
+        adopted.file.close()
+        self._put_aside(adopted.lock, error)
+
     def _take(self, lock: FileLock) -> Adopted | None:
-        path = lock.path.with_suffix(".db")
-        if not path.exists():
-            lock.release(remove=True)
-            return None
+        file: SpoolFile | None = None
         try:
-            file = SpoolFile.open(path, self._lock)
-        except SpoolUnavailable as error:
-            if "locked" not in str(error) and "format" not in str(error):
-                self._put_aside(lock, path, error)
-            lock.release()
-            return None
-        try:
-            if file.meta("destination") != self._destination:
+            file = self._open(lock)
+            adopted = self._adopted(file, lock) if file is not None else None
+        except SpoolDamaged as error:
+            if file is not None:
                 file.close()
-                lock.release()
-                return None
-            adopted = Adopted(
-                file, lock, bytes(file.meta("resource")), str(file.meta("tenant")), str(file.meta("instance"))
-            )
-            self._close_out(adopted)
-        except Exception as error:
-            file.close()
-            if _is_damage(error):
-                self._put_aside(lock, path, error)
-            else:
-                logger.exception("the audit spool %s of a dead process cannot be taken over now", path)
-            lock.release()
+            self._put_aside(lock, error)
             return None
+        except BaseException:
+            if file is not None:
+                file.close()
+            lock.release()
+            raise
+        if adopted is None:
+            if file is not None:
+                file.close()
+            lock.release()
         return adopted
 
-    def _put_aside(self, lock: FileLock, path: Path, error: Exception) -> None:
-        logger.critical("the audit spool %s of a dead process is damaged, kept as it is: %s", path, error)
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{path}{suffix}").rename(f"{path.with_suffix(DAMAGED_SUFFIX)}{suffix}")
-        self._damaged.append(path.stem)
+    def _open(self, lock: FileLock) -> SpoolFile | None:
+        """Open the file beside a lock; nothing is left of one that never held a record."""
+        path = lock.path.with_suffix(".db")
+        file = SpoolFile.open(path, self._lock) if path.exists() else None
+        if file is not None:
+            return file
+        if lock.used:
+            raise SpoolDamaged(f"the audit spool {path} is {'empty' if path.exists() else 'gone'}")
+        remove(path)
+        lock.release(remove=True)
+        return None
+
+    def _adopted(self, file: SpoolFile, lock: FileLock) -> Adopted | None:
+        destination = file.meta("destination")
+        if destination != self._destination:
+            self._elsewhere.add(lock.path)
+            logger.warning(
+                "the audit spool %s of a dead process waits for a process that sends where it did", file.path
+            )
+            return None
+        resource, tenant, instance = (file.meta(key) for key in ("resource", "tenant", "instance"))
+        if not (isinstance(resource, bytes) and isinstance(tenant, str) and isinstance(instance, str)):
+            raise SpoolDamaged(f"the audit spool {file.path} lacks what it is of")
+        adopted = Adopted(file, lock, resource, tenant, instance)
+        try:
+            self._close_out(adopted)
+        except (TypeError, ValueError) as error:
+            raise SpoolDamaged(f"the audit spool {file.path} holds what nobody wrote: {error}") from error
+        return adopted
+
+    def _put_aside(self, lock: FileLock, error: SpoolDamaged) -> None:
+        path = lock.path.with_suffix(".db")
+        logger.critical("a dead process's audit spool is damaged and kept as it is: %s", error)
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").rename(f"{path.with_suffix(DAMAGED_SUFFIX)}{suffix}")
+        except OSError:
+            lock.release()
+            raise
+        self.damaged.append(path.stem)
         lock.release(remove=True)
 
     def _close_out(self, adopted: Adopted) -> None:
@@ -166,22 +207,24 @@ class Adopter:
 
 
 def close(file: SpoolFile, lock: FileLock) -> None:
-    """Close and delete a spool file whose records are all sent; keep it where records are set aside."""
+    """Close and delete a spool file whose records are all sent; keep it where records are set aside.
+
+    Raises:
+        SpoolUnavailable: It cannot be read; it stays open.
+    """
     keep = file.count("aside")
     left = file.count()
     file.close()
     if left:
         lock.release()
         return
+    # Before the file goes: a lock without its file tells of a loss otherwise.
+    with suppress(OSError):
+        lock.set_used(used=False)
     if keep:
         # With its WAL, which is still there where the disk had no room to merge it.
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 Path(f"{file.path}{suffix}").rename(f"{file.path.with_suffix(ASIDE_SUFFIX)}{suffix}")
-    file.remove()
+    remove(file.path)
     lock.release(remove=True)
-
-
-def _is_damage(error: Exception) -> bool:
-    text = str(error)
-    return any(sign in text for sign in ("malformed", "not a database", "no such table", "NoneType"))

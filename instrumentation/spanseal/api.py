@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from .actor import ANONYMOUS, Actor
 from .errors import InvalidRecord
@@ -18,6 +19,19 @@ __all__ = ["record", "request_id", "set_actor"]
 _ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _OUTCOMES = ("success", "failure", "unknown")
 _RESERVED = ("audit_log.", "producer.")
+_AUDIT_KEYS = frozenset(
+    {
+        "audit.data_classes",
+        "audit.on_behalf_of",
+        "audit.retention_class",
+        "audit.severity",
+        "audit.subject.id",
+        "audit.subject.type",
+    }
+)
+"""What an application may say under the reserved prefix."""
+_TAKEN = frozenset({"client.address", "session.id", "user.email", "user_agent.original"})
+"""What the request and its actor say."""
 
 
 def request_id() -> str:
@@ -45,10 +59,10 @@ def record(
     action: str,
     *,
     resource_type: str = "",
-    resource_id: str = "",
+    resource_id: str | int = "",
     outcome: str = "success",
     failure_reason: str = "",
-    actor: Actor | None = None,
+    actor: Actor | str | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> None:
     """Record something that the request itself does not show. It is durable when this returns.
@@ -59,14 +73,50 @@ def record(
         resource_id: To which one.
         outcome: `success`, `failure` or `unknown`.
         failure_reason: Why; only where the outcome is not success.
-        actor: Who; the current request's actor where not given.
-        attributes: Everything else: text, numbers, bools, bytes, None, and lists and mappings of these.
+        actor: Who, an `Actor` or a user's id; the current request's actor where not given.
+        attributes: Everything else: text, numbers, bools, bytes, None, and lists and mappings of these. Of the keys
+            that begin with `audit.`, only `audit.severity`, `audit.data_classes`, `audit.retention_class`,
+            `audit.on_behalf_of`, `audit.subject.type`, `audit.subject.id` and `audit.personal.*` are taken.
 
     Raises:
         InvalidRecord: An argument is none that a record can hold.
         NotAudited: It cannot be stored, and `SPANSEAL_ON_ERROR` is `closed`.
     """
-    if not _ACTION.fullmatch(action):
+    _check(action, outcome, failure_reason)
+    _check_attributes(attributes or {})
+    if isinstance(resource_id, int):
+        resource_id = str(resource_id)
+    who = Actor(actor) if isinstance(actor, str) else actor
+    request = current_request.get()
+    runtime = current()
+    made = AuditRecord(
+        record_id=uuid7(),
+        event_time=time.time_ns(),
+        action=action,
+        outcome=outcome,
+        failure_reason=failure_reason,
+        actor=who or ANONYMOUS,
+        resource_type=resource_type or action.partition(".")[0],
+        resource_id=resource_id,
+        attributes={**(attributes or {}), "audit.capture": "api"},
+    )
+    if request is not None:
+        if request.look is not None:
+            request.look(request)
+        made.actor = who or request.explicit_actor or request.actor or ANONYMOUS
+        made.session_id = request.session_id
+        made.request_id = request.request_id
+        made.trace_id, made.span_id = request.trace_id, request.span_id
+        made.client_address = request.client_address
+        made.user_agent = request.user_agent
+    runtime.append(made)
+
+
+# What the collector would not admit is refused here: there, nobody is left who could mend it.
+
+
+def _check(action: str, outcome: str, failure_reason: str) -> None:
+    if not _ACTION.fullmatch(str(action)):
         raise InvalidRecord(
             f"the action {action!r} is not of the form <resource>.<verb>, such as invoice.approved"
         )
@@ -76,27 +126,16 @@ def record(
         raise InvalidRecord(f"the outcome {outcome!r} is not one of {', '.join(_OUTCOMES)}")
     if failure_reason and outcome == "success":
         raise InvalidRecord("a success has no failure_reason")
-    request = current_request.get()
-    runtime = current()
-    made = AuditRecord(
-        record_id=uuid7(),
-        event_time=time.time_ns(),
-        action=action,
-        outcome=outcome,
-        failure_reason=failure_reason,
-        actor=actor or ANONYMOUS,
-        resource_type=resource_type or action.partition(".")[0],
-        resource_id=resource_id,
-        tenant=runtime.settings.tenant,
-        attributes={**(attributes or {}), "audit.capture": "api"},
-    )
-    if request is not None:
-        if request.look is not None:
-            request.look(request)
-        made.actor = actor or request.explicit_actor or request.actor or ANONYMOUS
-        made.session_id = request.session_id
-        made.request_id = request.request_id
-        made.trace_id, made.span_id = request.trace_id, request.span_id
-        made.client_address = request.client_address
-        made.user_agent = request.user_agent
-    runtime.append(made)
+
+
+def _check_attributes(attributes: Mapping[Any, object]) -> None:
+    for key, value in attributes.items():
+        if not isinstance(key, str) or not key:
+            raise InvalidRecord(f"the attribute key {key!r} must be text, and not empty")
+        if key in _TAKEN:
+            raise InvalidRecord(f"the attribute {key!r} is taken from the request and its actor")
+        if key.startswith("audit.personal."):
+            if not isinstance(value, str):
+                raise InvalidRecord(f"the attribute {key!r} must be text")
+        elif key.startswith("audit.") and key not in _AUDIT_KEYS:
+            raise InvalidRecord(f"the attribute key {key!r} is reserved")

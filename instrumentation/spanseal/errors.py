@@ -27,5 +27,9 @@ class SpoolUnavailable(SpoolError):
     """The spool cannot take a record now: no space, no permission, a damaged file, an I/O error."""
 
 
+class SpoolDamaged(SpoolUnavailable):
+    """A spool file's bytes are not what was written: nothing more can be expected of it."""
+
+
 class SpoolClosed(SpoolError):
     """The process is stopping and its spool takes nothing more."""

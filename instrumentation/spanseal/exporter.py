@@ -16,13 +16,17 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from .__about__ import __version__
 from .settings import Export
+from .throttle import Throttle
 
 logger = logging.getLogger("spanseal")
+
+_throttle = Throttle()
 
 MAX_RETRY_AFTER = 300.0
 """Seconds: a longer Retry-After is not waited for."""
 
 _MAX_ANSWER = 64 << 10
+_PROTOBUF = "application/x-protobuf"
 
 
 class Verdict(enum.Enum):
@@ -56,13 +60,12 @@ class Exporter:
         self._session.headers.update(
             {
                 "User-Agent": f"Spanseal/{__version__}",
-                "Content-Type": "application/x-protobuf",
+                "Content-Type": _PROTOBUF,
                 **export.headers,
             }
         )
         # An Authorization header of ~/.netrc would replace the configured one.
         self._session.auth = lambda prepared: prepared
-        self._session.verify = export.certificate or True
         if export.client_certificate:
             self._session.cert = (
                 (export.client_certificate, export.client_key)
@@ -77,30 +80,55 @@ class Exporter:
 
         Args:
             body: The serialised request.
-            timeout: Seconds for connecting, and for each silence of the server.
+            timeout: Seconds for connecting, for each silence of the server, and for its whole answer.
         """
         data = gzip.compress(body, compresslevel=5, mtime=0) if self._export.gzip else body
+        end = time.monotonic() + timeout
         try:
             # The application's own instrumentation must not make spans of this.
             with suppress_instrumentation():
                 response = self._session.post(
-                    self._export.endpoint, data=data, timeout=timeout, allow_redirects=False, stream=True
+                    self._export.endpoint,
+                    data=data,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    stream=True,
+                    # Given here: REQUESTS_CA_BUNDLE goes before what a session has.
+                    verify=self._export.certificate or True,
                 )
                 with response:
-                    content = response.raw.read(_MAX_ANSWER, decode_content=True)
+                    content = _content(response, end)
         except Exception as error:  # noqa: BLE001 - requests lets errors of several libraries through
-            return Answer(Verdict.LATER, f"{self._export.endpoint} cannot be reached: {_kind(error)}")
-        return _judge(self._export.endpoint, response, content)
+            return Answer(Verdict.LATER, f"{self._export.shown} cannot be reached: {_kind(error)}")
+        return _judge(self._export.shown, response, content)
 
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
 
 
+def _content(response: requests.Response, end: float) -> bytes:
+    """Read an answer to its end.
+
+    Raises:
+        TimeoutError: It goes on for too long.
+        ValueError: It is larger than an answer can be.
+    """
+    content = bytearray()
+    while data := response.raw.read(4096, decode_content=True):
+        content += data
+        if len(content) > _MAX_ANSWER:
+            raise ValueError("the answer is too large")
+        if time.monotonic() > end:
+            raise TimeoutError("the answer takes too long")
+    return bytes(content)
+
+
 def _judge(endpoint: str, response: requests.Response, content: bytes) -> Answer:
     status = response.status_code
     if status == 200:
-        return _partial(endpoint, content)
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return _partial(endpoint, content if kind == _PROTOBUF else None)
     if status in (400, 413):
         return Answer(Verdict.REFUSED, f"{endpoint} answered {status}")
     advice = {
@@ -113,15 +141,17 @@ def _judge(endpoint: str, response: requests.Response, content: bytes) -> Answer
     return Answer(Verdict.LATER, f"{endpoint} answered {status}{advice}", _retry_after(response))
 
 
-def _partial(endpoint: str, content: bytes) -> Answer:
+def _partial(endpoint: str, content: bytes | None) -> Answer:
     try:
+        if content is None:
+            raise DecodeError
         partial = ExportLogsServiceResponse.FromString(content).partial_success
     except DecodeError:
         # Some other server answers 200 to anything: it is no evidence that records are stored.
         return Answer(Verdict.LATER, f"{endpoint} answered 200, but not as an OTLP receiver does")
     if partial.rejected_log_records:
         return Answer(Verdict.REFUSED, f"{endpoint} rejected {partial.rejected_log_records} records")
-    if partial.error_message:
+    if partial.error_message and _throttle.due(endpoint):
         logger.warning("%s took the audit records with a warning", endpoint)
     return Answer(Verdict.STORED)
 

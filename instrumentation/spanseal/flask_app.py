@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import functools
-import logging
 import threading
+import uuid
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import unquote
 
 import flask
 from opentelemetry import trace
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import actor
-from .errors import NotAudited
+from .errors import ConfigurationError, NotAudited
+from .mapping import is_credential
 from .request import AuditedRequest, exception_type
-from .settings import refuses
-from .wsgi import ENVIRON_KEY, audited_call
+from .wsgi import ENVIRON_KEY, audited_call, refusal
 
 __all__ = ["instrument_all", "instrument_app", "refuse_all"]
 
-logger = logging.getLogger("spanseal")
-
 _SPAN_KEY = "opentelemetry-flask.span_key"
+_MAX_VALUE = 2048
+"""Characters of a route's value that are kept."""
+# A server calls the application; some middleware is given `app.wsgi_app` instead. Whichever is first audits.
+_ENTRANCES = ("__call__", "wsgi_app")
+_CLOSED = b"Auditing could not be set up, so this service is closed. Its log says why.\n"
 
 _lock = threading.Lock()
 _patched = False
@@ -47,15 +52,11 @@ def instrument_app(app: flask.Flask) -> None:
 def refuse_all() -> None:
     """Answer 503 to every request of every Flask application: nothing can be audited, and that was forbidden."""
 
-    def refusing(_app: flask.Flask, _environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        body = b"Auditing could not be set up, so this service is closed. Its log says why.\n"
-        start_response(
-            "503 Service Unavailable",
-            [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))],
-        )
-        return [body]
+    def refusing(_app: flask.Flask, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return refusal(environ, start_response, _CLOSED)
 
-    flask.Flask.__call__ = refusing  # type: ignore[method-assign,assignment]  # that is what instrumenting is
+    for entrance in _ENTRANCES:
+        setattr(flask.Flask, entrance, refusing)
 
 
 def _patch() -> None:
@@ -63,82 +64,141 @@ def _patch() -> None:
     with _lock:
         if _patched:
             return
+        for entrance in _ENTRANCES:
+            setattr(flask.Flask, entrance, _audited(getattr(flask.Flask, entrance)))
+        # Strong references: nobody else holds these functions.
+        flask.request_started.connect(_started, weak=False)
+        flask.request_finished.connect(_finished, weak=False)
+        flask.got_request_exception.connect(_raised, weak=False)
         _patched = True
-    original = flask.Flask.__call__
 
+
+def _audited(original: Callable[[flask.Flask, dict[str, Any], Any], Iterable[bytes]]) -> Any:
     @functools.wraps(original)
     def audited(self: flask.Flask, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not _every and self not in _apps:
             return original(self, environ, start_response)
         return audited_call(functools.partial(original, self), environ, start_response)
 
-    flask.Flask.__call__ = audited  # type: ignore[method-assign]  # as above
-    # Strong references: nobody else holds these functions.
-    flask.request_started.connect(_started, weak=False)
-    flask.request_finished.connect(_finished, weak=False)
-    flask.got_request_exception.connect(_raised, weak=False)
+    return audited
 
 
-def _audited_request() -> AuditedRequest | None:
-    found = flask.request.environ.get(ENVIRON_KEY)
-    return found if isinstance(found, AuditedRequest) else None
+# --- signals: nothing that goes wrong in them may reach the application, unless it was asked to be refused ---
 
 
 def _started(_sender: object, **_: object) -> None:
     """The route is known; nothing of the application has run yet but its session interface."""
-    request = _audited_request()
+    context = _context()
+    request = _request_of(context)
     if request is None:
         return
     try:
-        rule = flask.request.url_rule
-        request.route = rule.rule if rule is not None else None
-        request.view_args = dict(flask.request.view_args or {})
-        request.look = _look_again
-        _look(request)
+        with _policy(request):
+            rule = context.request.url_rule
+            if rule is not None:
+                request.route = rule.rule
+                request.view_args = _texts(rule, context.request.view_args or {})
+            request.look = _look_again
+        with _policy(request):
+            _look(request, context)
         request.begin()
     except NotAudited as error:
+        request.refused = True
         raise ServiceUnavailable(str(error), retry_after=5) from error
-    except Exception as error:
-        logger.exception("request %s cannot be audited", request.request_id)
-        if refuses():
-            raise ServiceUnavailable(
-                "this cannot be audited now, so it is not done", retry_after=5
-            ) from error
 
 
 def _finished(_sender: object, **_: object) -> None:
     """The view has run, and so has everything that could sign somebody in or out."""
-    request = _audited_request()
+    context = _context()
+    request = _request_of(context)
     if request is None:
         return
     try:
-        _look(request)
-    except Exception:
-        # What was known at the start stays; the record itself is written when the answer begins.
-        logger.exception("the actor of request %s cannot be found", request.request_id)
-
-
-def _look_again(request: AuditedRequest) -> None:
-    if flask.has_request_context() and _audited_request() is request:
-        _look(request)
+        with _policy(request):
+            _look(request, context)
+    except NotAudited:
+        request.withheld = True
 
 
 def _raised(_sender: object, exception: BaseException | None = None, **_: object) -> None:
-    request = _audited_request()
-    if request is not None and exception is not None:
+    """Nobody handled an exception of the application; where it goes on, no other signal comes."""
+    context = _context()
+    request = _request_of(context)
+    if request is None:
+        return
+    if exception is not None:
         request.exception = exception_type(exception)
+    with suppress(NotAudited), _policy(request):
+        _look(request, context)
 
 
-def _look(request: AuditedRequest) -> None:
+@contextmanager
+def _policy(request: AuditedRequest) -> Iterator[None]:
+    try:
+        yield
+    except NotAudited:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
+        request.runtime.trouble(error)
+
+
+def _context() -> Any:
+    """Return Flask's context of this request, or None outside of one."""
+    try:
+        return flask.globals.request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - a proxy's own way
+    except RuntimeError:
+        return None
+
+
+def _request_of(context: Any) -> AuditedRequest | None:
+    found = context.request.environ.get(ENVIRON_KEY) if context is not None else None
+    return found if isinstance(found, AuditedRequest) else None
+
+
+def _look_again(request: AuditedRequest) -> None:
+    context = _context()
+    if _request_of(context) is request:
+        with _policy(request):
+            _look(request, context)
+
+
+def _look(request: AuditedRequest, context: Any) -> None:
     """Take what the request's context knows now; what it does not know any more stays as it was."""
-    session = flask.session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - a proxy's own way
+    # Not through `flask.session`: that marks it as used, and the answer gets `Vary: Cookie`.
+    session = context._session if hasattr(context, "_session") else context.session  # noqa: SLF001
+    span = context.request.environ.get(_SPAN_KEY) or trace.get_current_span()
+    ids = span.get_span_context()
+    if ids.is_valid:
+        request.trace_id = trace.format_trace_id(ids.trace_id)
+        request.span_id = trace.format_span_id(ids.span_id)
+    request.session_id = actor.session_digest(session) or request.session_id
     g = flask.g._get_current_object()  # noqa: SLF001 - as above
-    found = actor.resolve(request.runtime.resolver, g=g, session=session)
+    try:
+        resolver = request.runtime.resolver
+    except ConfigurationError as error:
+        request.runtime.trouble(error)
+        resolver = None  # the other sources may know
+    found = actor.resolve(resolver, g=g, session=session)
     if found is not None:
         request.actor = found
-    request.session_id = actor.session_digest(session) or request.session_id
-    span = flask.request.environ.get(_SPAN_KEY) or trace.get_current_span()
-    context = span.get_span_context()
-    if context.is_valid:
-        request.trace_id = trace.format_trace_id(context.trace_id)
-        request.span_id = trace.format_span_id(context.span_id)
+
+
+def _texts(rule: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return a route's values as text, without the credentials among them."""
+    return {
+        name: _text(rule, name, value)[:_MAX_VALUE]
+        for name, value in values.items()
+        if not is_credential(name)
+    }
+
+
+def _text(rule: Any, name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float | uuid.UUID):
+        return str(value)
+    # What an application's own converter made of it, a user from the database perhaps: its text may be anything.
+    try:
+        return unquote(rule._converters[name].to_url(value))  # noqa: SLF001 - as werkzeug builds the URL
+    except Exception:  # noqa: BLE001 - a converter that cannot build URLs
+        return ""

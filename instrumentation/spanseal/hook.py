@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from .errors import ConfigurationError
+
 logger = logging.getLogger("spanseal")
 
 
@@ -27,7 +29,10 @@ def pre_instrument() -> None:
         settings = current().settings
         flask_app.instrument_all()
     except Exception as error:
-        logger.critical("Spanseal could not be set up: %s", error, exc_info=True)
+        # A setting's error says what to do; anything else needs to be looked into.
+        logger.critical(
+            "Spanseal could not be set up: %s", error, exc_info=not isinstance(error, ConfigurationError)
+        )
         _close_if_told()
         return
     logger.debug("auditing to %s, spool in %s", settings.export.endpoint, settings.spool_dir)

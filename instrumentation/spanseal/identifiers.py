@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 
 
 def uuid7(time_ns: int | None = None) -> str:
@@ -23,7 +22,8 @@ def uuid7(time_ns: int | None = None) -> str:
     value = ((milliseconds & ((1 << 48) - 1)) << 80) | int.from_bytes(os.urandom(10), "big")
     value = (value & ~(0xF << 76)) | (7 << 76)  # version
     value = (value & ~(0b11 << 62)) | (0b10 << 62)  # variant
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def stream_id(instance: str) -> str:

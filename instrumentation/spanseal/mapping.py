@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from .words import READING_VERBS, VERBS, is_plural, plain, singular
+from .words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
 
 UNMATCHED = "request.unmatched"
 """The action of a request for which no route was found: its path is not recorded, it may be anything."""
@@ -33,12 +34,22 @@ _PASSWORD = frozenset(
 )
 _FORGOTTEN = frozenset({"forgot_password", "forgotten_password", "password_forgotten", "lost_password"})
 _GRANTS = frozenset({"role", "roles", "permission", "permissions", "grants"})
-_PREFIXES = re.compile(r"api|rest|v\d+(_\d+)?")
+_GRANTED_TO = frozenset(
+    {"", "account", "admin", "grant", "group", "member", "membership", "permission", "role", "team", "user"}
+)
+_PREFIXES = re.compile(r"api|rest|v\d*(_\d+)?")
 
 # A value of the path that is a credential must not be recorded: `/reset-password/<token>`.
 _SECRET_NAME = re.compile(
-    r"token|secret|passw|passphrase|signature|otp|nonce|jwt|credential|api_?key|auth|^(key|code|sig|hash|pin)$",
-    re.IGNORECASE,
+    r"token|secret(?!ar)|passw|passphrase|passcode|signature|jwt|nonce|hmac|credential|api_?key|auth_?code"
+    r"|(^|_)(otp|totp|auth|pwd|pw|bearer|cookie)(_|$)"
+    r"|(access|activation|confirm|confirmation|invitation|invite|login|magic|private|reset|session|verification|verify)_?(code|hash|id|key|link)"
+    r"|^(key|code|sig|hash|pin)$"
+)
+
+# As werkzeug reads a rule: what is fixed, and `<converter(arguments):variable>`.
+_TOKEN = re.compile(
+    r"(?P<slash>/)|<(?:[a-zA-Z_]\w*(?:\(.*?\))?:)?(?P<variable>[a-zA-Z_]\w*)>|(?P<fixed>[^/<]+|<)", re.ASCII
 )
 
 _VERB_OF_METHOD = {
@@ -65,6 +76,9 @@ class Meaning:
     subject_id: str = ""
 
 
+_UNMATCHED = Meaning(UNMATCHED)
+
+
 def map_request(method: str, route: str | None, view_args: Mapping[str, object] | None = None) -> Meaning:
     """Give a request its meaning.
 
@@ -78,11 +92,23 @@ def map_request(method: str, route: str | None, view_args: Mapping[str, object] 
         The action with the resource it was done to. `resource_id` is empty for a collection.
     """
     if route is None:
-        return Meaning(UNMATCHED)
-    segments = _segments(route)
-    words = [word for word, _ in segments if word]
-    values = {name: str(value) for name, value in (view_args or {}).items() if not _SECRET_NAME.search(name)}
-    return _well_known(method, segments, values) or _default(method, segments, words, values)
+        return _UNMATCHED
+    plan = _plan(method if method in KNOWN_METHODS else "", route)
+    values = view_args or {}
+    subject_id = _text(values.get(plan.subject_variable))
+    return Meaning(
+        plan.action,
+        plan.resource_type,
+        _text(values.get(plan.variable)),
+        plan.subject_type if subject_id else "",
+        subject_id,
+    )
+
+
+@lru_cache(maxsize=1024)
+def is_credential(name: str) -> bool:
+    """Say whether a variable of a route is a credential by its name: its value must not be recorded."""
+    return _SECRET_NAME.search(plain(name)) is not None
 
 
 def is_state_changing(method: str) -> bool:
@@ -90,85 +116,136 @@ def is_state_changing(method: str) -> bool:
     return method not in SAFE_METHODS
 
 
-def _segments(route: str) -> list[tuple[str, str]]:
-    """Split a template into (word, "") for what is fixed and ("", name) for a variable."""
-    result: list[tuple[str, str]] = []
-    for part in re.findall(r"(?:<[^>]*>|[^/<])+", route):
-        if variable := re.search(r"<(?:[^>:]*(?:\([^)]*\))?:)?([^>]+)>", part):
-            result.append(("", variable.group(1)))
-        elif (word := plain(part)) and (any(fixed for fixed, _ in result) or not _PREFIXES.fullmatch(word)):
-            result.append((word, ""))
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a method on a route means, with the names of the variables whose values complete it."""
+
+    action: str
+    resource_type: str = ""
+    variable: str = ""
+    subject_type: str = ""
+    subject_variable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Of a route: either a fixed word or a variable."""
+
+    word: str = ""
+    variable: str = ""
+    """Its name; empty for a credential's, which stands here without one."""
+
+    @property
+    def fixed(self) -> bool:
+        return bool(self.word)
+
+
+@lru_cache(maxsize=4096)
+def _plan(method: str, route: str) -> _Plan:
+    segments = _segments(route)
+    if not segments:
+        return _Plan(f"index.{_verb(method)}", "index")
+    return _well_known(method, segments) or _sub_action(method, segments) or _default(method, segments)
+
+
+def _segments(route: str) -> list[_Segment]:
+    result: list[_Segment] = []
+    for match in _TOKEN.finditer(route):
+        if variable := match["variable"]:
+            result.append(_Segment(variable="" if is_credential(variable) else variable))
+        elif match["fixed"] and (word := plain(match["fixed"])):
+            # `<id>.pdf`: the part's fixed end says nothing of its own.
+            follows_variable = match.start() > 0 and route[match.start() - 1] == ">"
+            prefix = not any(segment.fixed for segment in result) and _PREFIXES.fullmatch(word)
+            if not follows_variable and not prefix:
+                result.append(_Segment(word))
     return result
 
 
-def _well_known(  # noqa: PLR0911 - one for each name
-    method: str, segments: list[tuple[str, str]], values: Mapping[str, str]
-) -> Meaning | None:
+def _well_known(method: str, segments: list[_Segment]) -> _Plan | None:  # noqa: PLR0911 - one for each name
     """The names that nearly every application has."""
-    words = [word for word, _ in segments if word]
+    words = [segment.word for segment in segments if segment.fixed]
     if not words:
         return None
     last = words[-1]
-    changing = is_state_changing(method)
     if last in _SIGN_OUT and method not in ("HEAD", "OPTIONS", "TRACE"):
-        return Meaning(SIGNED_OUT, "user")
-    if not changing:
+        return _Plan(SIGNED_OUT, "user")
+    if not is_state_changing(method):
         return None
-    resource_type, resource_id = _nearest(segments, values, skip=last)
     if last in _SIGN_IN and method == "POST":
-        return Meaning(SIGNED_IN, "user")
+        return _Plan(SIGNED_IN, "user")
     if last in _SIGN_UP and method == "POST":
-        return Meaning("user.registered", "user")
+        return _Plan("user.registered", "user")
     if last in _FORGOTTEN or words[-2:] == ["password", "forgot"]:
-        return Meaning("user.password_reset_requested", "user")
+        return _Plan("user.password_reset_requested", "user")
+    owner, variable = _nearest(segments, skip=last)
     if last in _PASSWORD or words[-2:] in (["password", "change"], ["password", "reset"]):
-        return Meaning(PASSWORD_CHANGED, "user", resource_id if resource_type == "user" else "")
-    if last in ("grant", "revoke") or (last in _GRANTS and resource_id):
+        return _Plan(PASSWORD_CHANGED, "user", variable if owner == "user" else "")
+    if (last in ("grant", "revoke") and owner in _GRANTED_TO) or (last in _GRANTS and variable):
         verb = "revoked" if last == "revoke" or method == "DELETE" else "granted"
-        return Meaning(f"admin.permission_{verb}", resource_type, resource_id)
+        return _Plan(f"admin.permission_{verb}", owner, variable)
     return None
 
 
-def _default(
-    method: str, segments: list[tuple[str, str]], words: list[str], values: Mapping[str, str]
-) -> Meaning:
-    verb = _VERB_OF_METHOD.get(method, "requested")
-    if not segments:
-        return Meaning(f"index.{verb}", "index")
-    word, variable = segments[-1]
-    if variable:  # one thing of a collection
-        resource = singular(words[-1]) if words else plain(variable)
-        subject_type, subject_id = _nearest(segments[:-1], values, skip=words[-1] if words else "")
-        return Meaning(
-            f"{resource}.{'updated' if method == 'POST' else verb}",
-            resource,
-            values.get(variable, ""),
-            subject_type if subject_id else "",
-            subject_id,
-        )
-    if (
-        word in VERBS
-        and method != "OPTIONS"
-        and (len(segments) > 1 or word in READING_VERBS or word == "import")
-    ):
-        resource, resource_id = _nearest(segments[:-1], values)
-        past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
-        return Meaning(f"{resource or 'record'}.{past}", resource or "record", resource_id)
+def _sub_action(method: str, segments: list[_Segment]) -> _Plan | None:
+    """A route that says what is done: `/invoices/<id>/approve`, `/delete/<id>`."""
+    if method == "OPTIONS":
+        return None
+    last = max((at for at, segment in enumerate(segments) if segment.fixed), default=-1)
+    word = segments[last].word if last >= 0 else ""
+    if word not in VERBS:
+        return None
+    before, after = segments[:last], segments[last + 1 :]
+    alone = not before and word not in READING_VERBS and word != "import"
+    if word in NOUNS_TOO and (after or alone):
+        return None  # `/books/<id>` is a book, but `/rooms/<id>/book` books a room
+    resource, variable = _nearest(before)
+    variable = next((segment.variable for segment in after if segment.variable), variable)
+    past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
+    return _Plan(f"{resource or 'record'}.{past}", resource or "record", variable)
+
+
+def _default(method: str, segments: list[_Segment]) -> _Plan:
+    verb = _verb(method)
+    last = max((at for at, segment in enumerate(segments) if segment.fixed), default=-1)
+    after = segments[last + 1 :]
+    word = segments[last].word if last >= 0 else ""
+    subject_type, subject_variable = _nearest(segments[: max(last, 0)])
+    if not subject_type:
+        subject_variable = ""
+    if after:  # one thing of a collection
+        named = next((segment.variable for segment in after if segment.variable), "")
+        resource = singular(word or plain(named) or "record")
+        if method == "POST":
+            verb = "updated"
+        return _Plan(f"{resource}.{verb}", resource, named, subject_type, subject_variable)
     resource = singular(word)
     if method in ("GET", "HEAD") and is_plural(word):
         verb = "listed"
-    subject_type, subject_id = _nearest(segments[:-1], values)
-    return Meaning(f"{resource}.{verb}", resource, "", subject_type if subject_id else "", subject_id)
+    return _Plan(f"{resource}.{verb}", resource, "", subject_type, subject_variable)
 
 
-def _nearest(segments: list[tuple[str, str]], values: Mapping[str, str], skip: str = "") -> tuple[str, str]:
-    """The last thing that a route names before its end: its type and, if a variable follows, its id."""
-    identifier = ""
-    for word, variable in reversed(segments):
-        if variable:
-            identifier = identifier or values.get(variable, "")
-        elif word != skip:
-            return singular(word), identifier
+def _verb(method: str) -> str:
+    return _VERB_OF_METHOD.get(method, "requested")
+
+
+def _nearest(segments: list[_Segment], skip: str = "") -> tuple[str, str]:
+    """The last thing that a route names before its end: its type and the variable that follows it, if any."""
+    variable = ""
+    for segment in reversed(segments):
+        if not segment.fixed:
+            variable = segment.variable or variable
+        elif segment.word != skip:
+            return singular(segment.word), variable
         else:
-            identifier = ""
-    return "", identifier
+            variable = ""
+    return "", variable
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an application's converter may give anything
+        return ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,13 +20,15 @@ from .mapping import KNOWN_METHODS, OWN, is_state_changing, map_request
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
 
-__all__ = ["AuditedRequest", "current_request"]
+__all__ = ["AuditedRequest", "client_address", "current_request", "exception_type", "header"]
 
 logger = logging.getLogger("spanseal")
 
 current_request: ContextVar[AuditedRequest | None] = ContextVar("spanseal_request", default=None)
 """The request that this context works for; copied with the context into threads and tasks."""
 
+# What goes back in a header: visible ASCII.
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MAX_HEADER = 2048
 """Characters of a header that are kept."""
 
@@ -45,7 +49,8 @@ class AuditedRequest:
     """The request's own X-Request-Id header, or empty."""
     route: str | None = None
     """The route's template."""
-    view_args: Mapping[str, object] = field(default_factory=dict)
+    view_args: Mapping[str, str] = field(default_factory=dict)
+    """The values of its variables as text, without those that are credentials."""
     actor: Actor | None = None
     explicit_actor: Actor | None = None
     """Of `set_actor()`: goes before everything that was found."""
@@ -59,8 +64,12 @@ class AuditedRequest:
     incomplete: bool = False
     """Whether the answer's body was not sent to its end."""
     refused: bool = False
+    """Whether the view was not run, since what it does could not be audited."""
+    withheld: bool = False
     """Whether the answer was replaced, since it could not be audited."""
-    pending: Pending | None = None
+    own_request_id: str = ""
+    """The X-Request-Id that the application gave its answer."""
+    pending: Pending = field(default_factory=Pending)
     ended: bool = False
     look: Callable[[AuditedRequest], None] | None = None
     """Looks for the actor again, as far as the framework's context is at hand."""
@@ -74,14 +83,14 @@ class AuditedRequest:
             ConfigurationError: A setting has a value that cannot be used.
         """
         settings = runtime.settings
-        incoming = _header(environ, "HTTP_X_REQUEST_ID")
-        trusted = incoming if settings.trust_request_id and incoming.isprintable() else ""
+        incoming = header(environ, "HTTP_X_REQUEST_ID").strip()
+        trusted = settings.trust_request_id and _REQUEST_ID.fullmatch(incoming)
         return cls(
             runtime=runtime,
-            request_id=trusted[:128] or uuid7(),
+            request_id=incoming if trusted else uuid7(),
             method=str(environ.get("REQUEST_METHOD", "")).upper(),
             client_address=client_address(environ, settings.trusted_proxies),
-            user_agent=_header(environ, "HTTP_USER_AGENT"),
+            user_agent=header(environ, "HTTP_USER_AGENT"),
             tenant=settings.tenant,
             incoming_id=incoming,
         )
@@ -99,8 +108,8 @@ class AuditedRequest:
         Raises:
             NotAudited: The request must not go on.
         """
-        if self.pending is None and is_state_changing(self.method):
-            self.pending = self.runtime.begin(self.record())
+        if self.pending.row is None and is_state_changing(self.method):
+            self.runtime.begin(self.pending, self.record)
 
     def answer(self, status: int) -> None:
         """The answer is about to begin.
@@ -109,20 +118,27 @@ class AuditedRequest:
             NotAudited: The answer must not be given.
         """
         self.status = status
-        self.pending = self.runtime.answer(self.pending, self.record())
+        self.runtime.answer(self.pending, self.record)
 
     def end(self) -> None:
-        """The answer has ended, or there will be none. Twice is once."""
+        """The answer has ended, or there will be none. Twice is once. Never raises."""
         if self.ended:
             return
         self.ended = True
         try:
-            if self.pending is None:
-                # Nobody was answered, and nothing was about to change: it is on record all the same.
-                self.pending = self.runtime.answer(None, self.record())
-            self.runtime.finish(self.pending, self.record(), changed=self._changed or self.incomplete)
-        except NotAudited:
-            return
+            changed = self._changed or self.incomplete or self.withheld
+            if not self.pending.answered:
+                # Nobody was answered by the application: it is on record before the server answers.
+                with suppress(NotAudited):
+                    self.runtime.answer(self.pending, self.record)
+                changed = not self.pending.answered
+            self.runtime.finish(self.pending, self.record if changed else None)
+        except Exception:
+            logger.exception("the end of request %s cannot be recorded", self.request_id)
+
+    def replaced(self) -> bool:
+        """Say whether the client gets 503 instead of what the application answers."""
+        return self.refused or self.withheld
 
     def record(self) -> AuditRecord:
         """Make the record of what is known now."""
@@ -143,10 +159,13 @@ class AuditedRequest:
             ("audit.subject.type", meaning.subject_type),
             ("audit.subject.id", meaning.subject_id),
             ("spanseal.response.incomplete", self.incomplete),
+            ("spanseal.response.withheld", self.withheld),
         )
         attributes.update((name, value) for name, value in optional if value)
         if self.incoming_id and self.incoming_id != self.request_id:
             attributes["http.request.header.x-request-id"] = [self.incoming_id]
+        if self.own_request_id:
+            attributes["http.response.header.x-request-id"] = [self.own_request_id]
         return AuditRecord(
             record_id=self.record_id,
             event_time=self.event_time,
@@ -189,14 +208,17 @@ def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
     """Find the client's address.
 
     Args:
-        environ: The WSGI environ as the server made it, before any middleware changed it.
+        environ: The WSGI environ.
         trusted_proxies: How many proxies stand before this server. Only what the outermost of them added to
             X-Forwarded-For is believed; with 0 the header is not read.
 
     Returns:
         The address, or empty where the server knows none.
     """
-    peer = str(environ.get("REMOTE_ADDR") or "")
+    # Of werkzeug's ProxyFix, where it stands before this: what the server itself had said.
+    original = environ.get("werkzeug.proxy_fix.orig")
+    server = original if isinstance(original, Mapping) else environ
+    peer = str(server.get("REMOTE_ADDR") or "")
     if trusted_proxies:
         hops = [hop.strip() for hop in str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
         if len(hops) >= trusted_proxies and (address := _address(hops[-trusted_proxies])):
@@ -215,7 +237,8 @@ def _address(text: str) -> str:
     return ""
 
 
-def _header(environ: Mapping[str, Any], name: str) -> str:
+def header(environ: Mapping[str, Any], name: str) -> str:
+    """Return a header's value as text, its beginning if it is long; empty where there is none."""
     # PEP 3333 gives header bytes as Latin-1; what clients send is UTF-8.
     text = str(environ.get(name, ""))[:_MAX_HEADER]
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -15,23 +15,36 @@ import logging
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from . import settings as settings_module
 from .actor import Resolver, load_resolver
-from .errors import ConfigurationError, NotAudited, SpoolClosed, SpoolError, SpoolUnavailable
+from .errors import (
+    ConfigurationError,
+    InvalidRecord,
+    NotAudited,
+    SpansealError,
+    SpoolClosed,
+    SpoolError,
+    SpoolUnavailable,
+)
 from .locks import forget_all
 from .settings import Settings
 from .shipper import Shipper
 from .spool import Spool
+from .throttle import Throttle
 from .wire import AuditRecord, encode_resource
 
 __all__ = ["Pending", "Runtime", "current"]
 
 logger = logging.getLogger("spanseal")
 
+_T = TypeVar("_T")
+
 _FIRST_RETRY, _MOST_RETRY = 1.0, 30.0
-_SAY_AGAIN = 60.0
 
 _abandoned: list[object] = []
 """Connections of a parent process: using or closing them in a child would harm the parent's files."""
@@ -44,8 +57,9 @@ class Pending:
     row: int | None = None
     """Its row in the spool; None where nothing is stored yet."""
     answered: bool = False
+    """Whether what was known when the answer began is stored."""
     dropped: bool = False
-    """Whether it was counted as lost."""
+    """Whether it was counted as lost: it is not stored any more then."""
 
 
 class Runtime:
@@ -53,76 +67,131 @@ class Runtime:
 
     def __init__(self) -> None:
         self._creation = threading.Lock()
+        self._counting = threading.Lock()
         self._spool_lock = threading.Lock()
         self._settings: Settings | None = None
         self._resolver: Resolver | None = None
+        self._wrong: dict[str, str] = {}
         self._spool: Spool | None = None
         self._shipper: Shipper | None = None
+        self._orphans: deque[Callable[[], None]] = deque()
         self._lost_before = 0
         self._next_try = 0.0
         self._delay = _FIRST_RETRY
         self._stopped = False
-        self._said = 0.0
+        self._throttle = Throttle()
 
     # --- the life of a request's record ----------------------------------------------------------------
 
-    def begin(self, record: AuditRecord) -> Pending:
+    def begin(self, pending: Pending, record: Callable[[], AuditRecord]) -> None:
         """Write down that a request is about to change something.
+
+        Args:
+            pending: What is stored of it so far: changed by this.
+            record: Makes the record of what is known now.
 
         Raises:
             NotAudited: It cannot be written, and the request must not go on.
         """
         try:
-            return Pending(self._open().begin(record.encode()))
-        except SpoolError as error:
-            self._failed(error)
-            return Pending()
+            pending.row = self._open().begin(record().encode())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
+            self.trouble(error)
 
-    def answer(self, pending: Pending | None, record: AuditRecord) -> Pending:
-        """Write down what is known when a request's answer begins.
+    def answer(self, pending: Pending, record: Callable[[], AuditRecord]) -> None:
+        """Write down what is known when a request's answer begins. Arguments as in `begin`.
 
         Raises:
             NotAudited: It cannot be written, and the answer must not be given.
         """
-        pending = pending or Pending()
+        if pending.dropped:
+            if settings_module.refuses():
+                raise NotAudited("this cannot be audited now, so it is not done")
+            return
         try:
-            pending.row = self._open().answer(pending.row, record.encode())
+            pending.row = self._open().answer(pending.row, record().encode())
             pending.answered = True
-        except SpoolError as error:
-            if pending.row is None and not pending.dropped:
+        except Exception as error:  # noqa: BLE001 - as above
+            if pending.row is None:
                 pending.dropped = True
                 self._drop()
-            self._failed(error)
-        return pending
+            self.trouble(error)
 
-    def finish(self, pending: Pending, record: AuditRecord, *, changed: bool) -> None:
+    def finish(self, pending: Pending, record: Callable[[], AuditRecord] | None) -> None:
         """Take notice that a request has ended: costs no commit.
 
         Args:
-            pending: What `begin` or `answer` gave.
-            record: What is known in the end.
-            changed: Whether that is more than was known when the answer began.
+            pending: What is stored of it.
+            record: Makes the record of what is known in the end; None if that is what is stored.
         """
         spool, shipper = self._spool, self._shipper
         if pending.row is None or spool is None or shipper is None:
             return
-        spool.finish(pending.row, record.encode() if changed or not pending.answered else None)
+        body = None
+        if record is not None:
+            try:
+                body = record().encode()
+            except Exception as error:
+                # What is stored already goes on its way.
+                if self._throttle.due(str(error)):
+                    logger.exception("the end of a request cannot be recorded")
+        spool.finish(pending.row, body)
         shipper.wake()
 
     def append(self, record: AuditRecord) -> None:
-        """Store a record that is final at once.
+        """Store a record that is final at once; its tenant is this process's.
 
         Raises:
+            InvalidRecord: It holds what a record cannot hold.
             NotAudited: It cannot be stored, and whoever made it must not go on.
         """
         try:
+            record.tenant = self.settings.tenant
             self._open().append(record.encode())
-        except SpoolError as error:
+        except InvalidRecord:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
             self._drop()
-            self._failed(error)
+            self.trouble(error)
             return
         if self._shipper is not None:
             self._shipper.wake()
+
+    def orphaned(self, end: Callable[[], None]) -> None:
+        """Take a request whose answer was thrown away without being closed; it is ended later.
+
+        For finalizers: they run at any moment, in the middle of anything, so this takes no lock.
+
+        Args:
+            end: What ends the request.
+        """
+        self._orphans.append(end)
+
+    def end_orphans(self) -> None:
+        """End what finalizers gave."""
+        while self._orphans:
+            try:
+                end = self._orphans.popleft()
+            except IndexError:  # another thread was faster
+                return
+            end()
+
+    def trouble(self, error: Exception) -> None:
+        """Say that something cannot be audited, once a minute, and refuse it where that was asked for.
+
+        Raises:
+            NotAudited: It must not be done.
+        """
+        closed = settings_module.refuses()
+        if self._throttle.due(f"{type(error).__name__} {error}"):
+            logger.critical(
+                "%s; %s",
+                str(error) or type(error).__name__,
+                "requests are refused" if closed else "requests go on unaudited",
+                exc_info=None if isinstance(error, SpansealError) else error,
+            )
+        if closed:
+            raise NotAudited("this cannot be audited now, so it is not done") from error
 
     # --- what it is made of ----------------------------------------------------------------------------
 
@@ -134,7 +203,7 @@ class Runtime:
             ConfigurationError: A variable has a value that cannot be used.
         """
         if self._settings is None:
-            self._settings = settings_module.load()
+            self._settings = self._once("settings", settings_module.load)
         return self._settings
 
     @property
@@ -144,12 +213,24 @@ class Runtime:
         Raises:
             ConfigurationError: It cannot be imported.
         """
-        if self._resolver is None and self.settings.actor_resolver:
-            self._resolver = load_resolver(self.settings.actor_resolver)
+        name = self.settings.actor_resolver
+        if self._resolver is None and name:
+            self._resolver = self._once("resolver", lambda: load_resolver(name))
         return self._resolver
+
+    def _once(self, name: str, load: Callable[[], _T]) -> _T:
+        # What was wrong stays wrong, and is not tried anew at every request.
+        if name in self._wrong:
+            raise ConfigurationError(self._wrong[name])
+        try:
+            return load()
+        except ConfigurationError as error:
+            self._wrong[name] = str(error)
+            raise
 
     def stop(self) -> None:
         """Send what waits, as far as the time allows, and end the stream."""
+        self.end_orphans()
         with self._creation:
             self._stopped = True
             shipper, self._shipper = self._shipper, None
@@ -158,12 +239,15 @@ class Runtime:
 
     def abandon(self) -> None:
         """Give everything up, in a child after `fork`."""
+        atexit.unregister(self.stop)
         if self._spool is not None:
             _abandoned.append(self._spool.file.abandon())
             # The shipper's thread does not exist here; its adopted files' connections do.
             _abandoned.append(self._shipper)
 
     def _open(self) -> Spool:
+        if self._orphans:
+            self.end_orphans()
         spool = self._spool
         if spool is not None:
             return spool
@@ -190,30 +274,29 @@ class Runtime:
         settings = self.settings
         resource = encode_resource(settings.resource)
         spool = Spool(settings, resource, self._spool_lock)
-        if self._lost_before:
-            spool.drop(self._lost_before)
-            self._lost_before = 0
-        shipper = Shipper(settings, spool, resource, self._spool_lock)
-        shipper.start()
+        with self._counting:
+            lost, self._lost_before = self._lost_before, 0
+        if lost:
+            spool.drop(lost)
+        shipper = Shipper(settings, spool, resource, self._spool_lock, before_settling=self.end_orphans)
+        try:
+            shipper.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is going down
+            spool.discard()
+            with self._counting:
+                self._lost_before += lost
+            raise SpoolUnavailable(f"the audit's thread cannot be started: {error}") from error
         atexit.register(self.stop)
         self._shipper = shipper
         return spool
 
     def _drop(self) -> None:
-        if self._spool is not None:
-            self._spool.drop()
-        else:
+        spool = self._spool
+        if spool is not None:
+            spool.drop()
+            return
+        with self._counting:
             self._lost_before += 1
-
-    def _failed(self, error: SpoolError) -> None:
-        """Say it, and refuse where that was asked for."""
-        now = time.monotonic()
-        closed = settings_module.refuses()
-        if now - self._said > _SAY_AGAIN or self._said == 0:
-            self._said = now
-            logger.critical("%s; %s", error, "requests are refused" if closed else "requests go on unaudited")
-        if closed:
-            raise NotAudited("this cannot be audited now, so it is not done") from error
 
 
 _runtime = Runtime()

@@ -6,21 +6,25 @@ standard `OTEL_*` variables only: there is one way to say each thing.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.util.re import parse_env_headers
 
 from .errors import ConfigurationError
 
 DEFAULT_MAX_BYTES = 1 << 30
 DEFAULT_TIMEOUT = 10.0
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 # Facts about the process that say nothing about the audited service, or that may hold a secret
 # (a password given on the command line).
@@ -35,6 +39,8 @@ class Export:
 
     endpoint: str
     """The whole URL, path included."""
+    shown: str
+    """The same for people: without its query, which may hold a credential."""
     headers: Mapping[str, str]
     """Sent with every request; names in lower case. May hold a credential: never logged."""
     certificate: str | None
@@ -98,7 +104,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         ),
         spool_dir=spool_dir(environ),
         max_bytes=_number(environ, "SPANSEAL_SPOOL_MAX_BYTES", DEFAULT_MAX_BYTES, least=1 << 16),
-        tenant=environ.get("SPANSEAL_TENANT", "").strip(),
+        tenant=_tenant(environ),
         trusted_proxies=_number(environ, "SPANSEAL_TRUSTED_PROXIES", 0),
         trust_request_id=_choice(environ, "SPANSEAL_TRUST_REQUEST_ID", ("false", "true")) == "true",
         actor_resolver=environ.get("SPANSEAL_ACTOR_RESOLVER", "").strip(),
@@ -113,7 +119,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Find the directory of the spool: `SPANSEAL_SPOOL_DIR`, or the user's state directory."""
     if given := environ.get("SPANSEAL_SPOOL_DIR", "").strip():
-        return Path(given)
+        # The process may change its working directory before the spool is made.
+        return Path(given).absolute()
     if state := environ.get("XDG_STATE_HOME", "").strip():
         return Path(state) / "spanseal" / "spool"
     try:
@@ -140,16 +147,7 @@ def export(environ: Mapping[str, str] = os.environ) -> Export:
     if not endpoint:
         base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "http://localhost:4318"
         endpoint = base.removesuffix("/") + "/v1/logs"
-    if urlsplit(endpoint).username is not None:
-        # Not shown: it holds a password.
-        raise ConfigurationError(
-            "OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT holds a user's name: write credentials into "
-            "OTEL_EXPORTER_OTLP_[LOGS_]HEADERS, such as Authorization=Basic%20..."
-        )
-    if not endpoint.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT is {endpoint!r}: write a URL that begins with http:// or https://"
-        )
+    _check_endpoint(endpoint)
     compression = either("COMPRESSION").lower() or "none"
     if compression not in ("none", "gzip"):
         raise ConfigurationError(
@@ -159,18 +157,56 @@ def export(environ: Mapping[str, str] = os.environ) -> Export:
     try:
         seconds = float(timeout) if timeout else DEFAULT_TIMEOUT
     except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
         raise ConfigurationError(
             f"OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT is {timeout!r}: write a number of seconds"
-        ) from None
+        )
     return Export(
         endpoint=endpoint,
-        headers=parse_env_headers(either("HEADERS"), liberal=True),
+        shown=endpoint.partition("?")[0],
+        headers=_headers(either("HEADERS")),
         certificate=either("CERTIFICATE") or None,
         client_certificate=either("CLIENT_CERTIFICATE") or None,
         client_key=either("CLIENT_KEY") or None,
         gzip=compression == "gzip",
         timeout=seconds if seconds > 0 else DEFAULT_TIMEOUT,
     )
+
+
+def _headers(text: str) -> dict[str, str]:
+    """Read `name=value,name=value`, the values URL-encoded."""
+    # Not with the SDK's own function: it logs what it cannot read, credentials too.
+    headers: dict[str, str] = {}
+    for position, pair in enumerate(filter(str.strip, text.split(",")), start=1):
+        name, equals, value = pair.partition("=")
+        value = unquote(value).strip()
+        if not equals or not _HEADER_NAME.fullmatch(name.strip()) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"OTEL_EXPORTER_OTLP_[LOGS_]HEADERS: number {position} is not name=value; "
+                "write commas and other special characters of a value as in a URL (%2C)"
+            )
+        headers[name.strip().lower()] = value
+    return headers
+
+
+def _check_endpoint(endpoint: str) -> None:
+    # What cannot be read is not shown either: it may hold a password.
+    if "@" in endpoint.partition("?")[0]:
+        raise ConfigurationError(
+            "OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT holds a user's name: write credentials into "
+            "OTEL_EXPORTER_OTLP_[LOGS_]HEADERS, such as Authorization=Basic%20..."
+        )
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT is {endpoint.partition('?')[0]!r}: "
+            "write a URL such as https://audit.example.org:4318/v1/logs"
+        )
 
 
 def _resource() -> tuple[dict[str, ResourceValue], str]:
@@ -190,6 +226,13 @@ def _resource() -> tuple[dict[str, ResourceValue], str]:
         attributes.pop("service.instance.id", None)
     instance = str(given) if given else socket.gethostname()
     return attributes, instance.replace("/", "_")[:200] or "unknown"
+
+
+def _tenant(environ: Mapping[str, str]) -> str:
+    tenant = environ.get("SPANSEAL_TENANT", "").strip()
+    if tenant == "_collector":
+        raise ConfigurationError("SPANSEAL_TENANT is '_collector', which is the collector's own: use another")
+    return tenant
 
 
 def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, str]) -> str:

@@ -12,18 +12,18 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 from . import adoption, producer
 from .adoption import Adopted, Adopter
-from .errors import SpoolError, SpoolUnavailable
+from .errors import SpoolDamaged, SpoolError, SpoolUnavailable
 from .exporter import Answer, Exporter, Verdict
 from .locks import directory_lock
 from .registry import ended_streams
 from .settings import Settings
 from .spool import Spool
 from .spool_file import Row, SpoolFile
+from .throttle import Throttle
 from .wire import attribute, export_request
 
 logger = logging.getLogger("spanseal")
@@ -33,26 +33,33 @@ BATCH_BYTES = 2 << 20
 
 _LINGER = 0.02
 _FIRST_DELAY, _MOST_DELAY = 0.5, 30.0
-_SAY_AGAIN = 60.0
 
 
 class Shipper:
     """One thread for one process."""
 
-    def __init__(self, settings: Settings, spool: Spool, resource: bytes, lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Spool,
+        resource: bytes,
+        lock: threading.Lock,
+        before_settling: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._spool = spool
         self._resource = resource
         self._exporter = Exporter(settings.export)
         self._adopter = Adopter(settings, lock, spool.lock.path)
         self._adopted: list[Adopted] = []
+        self._before_settling = before_settling
+        self._throttle = Throttle()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
         self._failures = 0
         self._not_before = 0.0
         self._next_look = 0.0
-        self._said: tuple[str, float] = ("", 0.0)
         self._thread = threading.Thread(target=self._run, name="spanseal-shipper", daemon=True)
 
     def start(self) -> None:
@@ -105,32 +112,60 @@ class Shipper:
         if now >= self._next_look:
             self._next_look = now + self._settings.adopt_interval
             self._look()
-        with suppress(SpoolError):  # no space: they stay in memory and in their rows, to be settled later
-            self._spool.settle()
+        self._settle()
+        self._spool.file.checkpoint()
         if now < self._not_before:
             return
-        self._send_all()
-        self._spool.file.checkpoint()
+        if self._send_all():
+            self._failures = 0
+
+    def _settle(self) -> None:
+        self._before_settling()
+        try:
+            self._spool.settle()
+        except SpoolError as error:
+            # No space: they stay in memory and in their rows, to be settled later.
+            if self._throttle.due("settle"):
+                logger.error("audit records wait to be numbered: %s", error)  # noqa: TRY400
 
     def _look(self) -> None:
         try:
             self._spool.fit()
-            self._adopted += self._adopter.look()
-            if damaged := self._adopter.damaged():
-                self._spool.append(producer.damaged(self._spool.stream, self._settings.tenant, damaged))
-        except (OSError, SpoolError):
-            logger.exception(
-                "the audit spool's directory %s could not be looked through", self._spool.directory
-            )
+            self._adopted += self._adopter.look(adoption.MOST_AT_ONCE - len(self._adopted))
+            self._name_damaged()
+        except Exception as error:
+            if self._throttle.due(f"look {error}"):
+                logger.exception(
+                    "the audit spool's directory %s could not be looked through", self._spool.directory
+                )
 
-    def _send_all(self) -> None:
-        """Send everything that is final, the dead processes' first: it is older."""
+    def _name_damaged(self) -> None:
+        if names := list(self._adopter.damaged):
+            self._spool.append(producer.damaged(self._spool.stream, self._settings.tenant, names))
+            del self._adopter.damaged[: len(names)]
+
+    def _send_all(self) -> bool:
+        """Send everything that is final, the dead processes' first: it is older. Returns whether all of it is sent."""
         for adopted in list(self._adopted):
-            if not self._drain(adopted.file, adopted.resource):
-                return
+            try:
+                if not self._drain(adopted.file, adopted.resource):
+                    return False
+                self._adopted.remove(adopted)
+                self._adopter.done(adopted)
+            except (SpoolError, OSError) as error:
+                # One bad file must not keep the others, and this process's own, from being sent.
+                self._give_up(adopted, error)
+        return self._drain(self._spool.file, self._resource)
+
+    def _give_up(self, adopted: Adopted, error: Exception) -> None:
+        if adopted in self._adopted:
             self._adopted.remove(adopted)
-            self._adopter.done(adopted)
-        self._drain(self._spool.file, self._resource)
+        if isinstance(error, SpoolDamaged):
+            self._adopter.put_aside(adopted, error)
+            return
+        if self._throttle.due(str(adopted.file.path)):
+            logger.error("the audit spool %s is left for later: %s", adopted.file.path, error)
+        self._adopter.leave(adopted)
 
     def _drain(self, file: SpoolFile, resource: bytes) -> bool:
         while rows := file.final(BATCH_RECORDS, BATCH_BYTES):
@@ -150,12 +185,11 @@ class Shipper:
             self._failures = 0
             return True
         if answer.verdict is Verdict.REFUSED:
-            if len(rows) > 1:
+            if len(rows) > 1 and time.monotonic() <= self._deadline:
                 half = len(rows) // 2
                 return self._ship(file, resource, rows[:half]) and self._ship(file, resource, rows[half:])
             # A server that refuses even nothing has something against the sender, not against this record.
-            probe = self._send(resource, ())
-            if probe.verdict is Verdict.STORED:
+            if len(rows) == 1 and self._send(resource, ()).verdict is Verdict.STORED:
                 self._set_aside(file, rows[0], answer.reason)
                 return True
         self._failed(answer)
@@ -190,10 +224,12 @@ class Shipper:
             ),
             "audit.producer.gap.sha256": hashlib.sha256(row.body).hexdigest(),
         }
+        gap = producer.gap(row.stream_id, self._settings.tenant, row.seq, row.seq, "refused", named)
         # Named before it is set aside: killed in between, it is named twice rather than never.
-        self._spool.append(
-            producer.gap(row.stream_id, self._settings.tenant, row.seq, row.seq, "refused", named)
-        )
+        try:
+            self._spool.append(gap)
+        except SpoolDamaged as error:  # this process's own file is, not `file`
+            raise SpoolUnavailable(str(error)) from error
         file.set_aside(row, reason)
 
     def _failed(self, answer: Answer) -> None:
@@ -204,13 +240,12 @@ class Shipper:
             delay = max(delay, answer.retry_after)
         now = time.monotonic()
         self._not_before = now + delay
-        reason, at = self._said
-        if answer.reason != reason or now - at > _SAY_AGAIN:
-            self._said = (answer.reason, now)
+        if self._throttle.due(answer.reason):
             logger.warning("audit records wait in %s: %s", self._spool.directory, answer.reason)
 
     def _end(self) -> None:
         spool = self._spool
+        self._before_settling()
         spool.settle()
         self._send_all()
         spool.stop()

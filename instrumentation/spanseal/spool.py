@@ -9,6 +9,7 @@ that is final at once.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,14 +19,16 @@ from .errors import SpoolClosed, SpoolUnavailable
 from .identifiers import stream_id, uuid7
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
-from .spool_file import ANSWERED, FINAL, OPEN, SpoolFile
+from .spool_file import ANSWERED, FINAL, OPEN, SpoolFile, remove
 
 if TYPE_CHECKING:
-    import threading
+    from pathlib import Path
 
     from .settings import Settings
 
 logger = logging.getLogger("spanseal")
+
+_TRIES = 8
 
 
 @dataclass(slots=True)
@@ -51,37 +54,37 @@ class Spool:
         self.closed = False
         self._finished: deque[Finished] = deque()
         self._dropped = 0
+        self._dropping = threading.Lock()
         self._max_bytes = settings.max_bytes
-        name = uuid7()
+        file: SpoolFile | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.lock = FileLock.create(self.directory / f"{name}.lock")
+            self.lock = _new_lock(self.directory)
+            path = self.lock.path.with_suffix(".db")
+            try:
+                self.file = file = SpoolFile.create(
+                    path,
+                    lock,
+                    durability=settings.durability,
+                    max_bytes=settings.max_bytes,
+                    meta={
+                        "destination": settings.export.endpoint,
+                        "service": str(settings.resource.get("service.name", "")),
+                        "instance": settings.instance,
+                        "tenant": settings.tenant,
+                        "resource": resource,
+                    },
+                )
+                self._start(settings)
+                self.lock.set_used(used=True)
+            except BaseException:
+                if file is not None:
+                    file.close()
+                remove(path)
+                self.lock.release(remove=True)
+                raise
         except OSError as error:
             raise SpoolUnavailable(f"the audit spool in {self.directory} cannot be made: {error}") from error
-        try:
-            self.file = SpoolFile.create(
-                self.directory / f"{name}.db",
-                lock,
-                durability=settings.durability,
-                max_bytes=settings.max_bytes,
-                meta={
-                    "destination": settings.export.endpoint,
-                    "service": str(settings.resource.get("service.name", "")),
-                    "instance": settings.instance,
-                    "tenant": settings.tenant,
-                    "resource": resource,
-                },
-            )
-            self._start(settings)
-        except (SpoolUnavailable, OSError) as error:
-            for suffix in (".db", ".db-wal", ".db-shm"):
-                (self.directory / f"{name}{suffix}").unlink(missing_ok=True)
-            self.lock.release(remove=True)
-            if isinstance(error, OSError):
-                raise SpoolUnavailable(
-                    f"the audit spool in {self.directory} cannot be made: {error}"
-                ) from error
-            raise
 
     def _start(self, settings: Settings) -> None:
         """Begin the stream: its first record names the streams that ended before."""
@@ -125,8 +128,8 @@ class Spool:
         Raises:
             SpoolUnavailable: It is not stored, and no number is drawn.
         """
-        self._check()
         with self.file.transaction() as execute:
+            self._check()  # in here: nothing may follow the stream's end
             (following,) = execute(
                 "UPDATE stream SET next = next + 1 WHERE stream_id = ? RETURNING next", (self.stream,)
             ).fetchone()
@@ -145,7 +148,8 @@ class Spool:
             SpoolUnavailable: Nothing changed; they stay finished, to be settled later.
         """
         waiting = [self._finished.popleft() for _ in range(len(self._finished))]
-        unnamed = self._dropped
+        with self._dropping:
+            unnamed = self._dropped
         if not waiting and not unnamed:
             return 0
         try:
@@ -167,10 +171,15 @@ class Spool:
                     execute("UPDATE meta SET value = value + ? WHERE key = 'drops_named'", (unnamed,))
                     number = last + 2
                 execute("UPDATE stream SET next = ? WHERE stream_id = ?", (number, self.stream))
-        except SpoolUnavailable:
+        except BaseException:
             self._finished.extendleft(reversed(waiting))
             raise
-        self._dropped -= unnamed
+        if unnamed:
+            logger.warning(
+                "%d audit records could not be stored; a producer.gap names their numbers", unnamed
+            )
+            with self._dropping:
+                self._dropped -= unnamed
         return len(waiting)
 
     @property
@@ -190,17 +199,20 @@ class Spool:
 
     def drop(self, count: int = 1) -> None:
         """Count records that could not be stored: they will be named when space returns."""
-        self._dropped += count
-        try:
-            self.lock.set_dropped(self.lock.dropped + count)
-        except OSError:
-            logger.exception("the count of dropped audit records could not be written down")
+        with self._dropping:
+            self._dropped += count
+            try:
+                if self.lock.held:  # after the end nobody would read it
+                    self.lock.set_dropped(self.lock.dropped + count)
+            except OSError:
+                logger.exception("the count of dropped audit records could not be written down")
 
     def fit(self) -> None:
         """Take what the other files of the directory leave of its bound.
 
         Raises:
             OSError: The directory cannot be read.
+            SpoolUnavailable: The file cannot be.
         """
         own = self.file.path.name
         others = 0
@@ -230,6 +242,14 @@ class Spool:
             )
             execute("UPDATE stream SET next = next + 1, ended = 1 WHERE stream_id = ?", (self.stream,))
 
+    def discard(self) -> None:
+        """Delete a spool that nothing was written to yet."""
+        self.closed = True
+        self.file.close()
+        self.lock.set_used(used=False)
+        remove(self.file.path)
+        self.lock.release(remove=True)
+
     def _insert(self, state: int, body: bytes) -> int:
         self._check()
         row = self.file.write("INSERT INTO record (state, body) VALUES (?, ?)", (state, body)).lastrowid
@@ -240,3 +260,13 @@ class Spool:
     def _check(self) -> None:
         if self.closed:
             raise SpoolClosed("the process is stopping, its audit spool takes no more records")
+
+
+def _new_lock(directory: Path) -> FileLock:
+    """Make this process's lock file; another process may take a new one for a dead process's."""
+    for _ in range(_TRIES - 1):
+        try:
+            return FileLock.create(directory / f"{uuid7()}.lock")
+        except BlockingIOError:
+            continue
+    return FileLock.create(directory / f"{uuid7()}.lock")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import SpoolUnavailable
+from .errors import SpoolDamaged, SpoolUnavailable
 
 if TYPE_CHECKING:
     import threading
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 OPEN, ANSWERED, FINAL = 0, 1, 2
 FORMAT = "1"
 PAGE = 4096
+_LEAST_PAGES = 16
 # The checkpoint of the WAL is done by the background thread; this is the bound if it cannot.
 _AUTOCHECKPOINT_PAGES = 8192
 _CHECKPOINT_WRITES = 500
+# Of SQLite: the bytes are wrong. Everything else (no space, no permission, too many open files, I/O) may pass.
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+_TABLES = frozenset({"meta", "stream", "record", "aside"})
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE stream (stream_id TEXT PRIMARY KEY, next INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
@@ -70,6 +74,7 @@ class SpoolFile:
         Raises:
             SpoolUnavailable: It cannot be made.
         """
+        spool: SpoolFile | None = None
         try:
             # SQLite gives its side files the permissions of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -80,29 +85,44 @@ class SpoolFile:
                     execute(statement)
                 for key, value in {"format": FORMAT, **meta}.items():
                     execute("INSERT INTO meta VALUES (?, ?)", (key, value))
-        except (OSError, sqlite3.Error) as error:
+            if durability == "disk":
+                _sync_directory(path.parent)
+        except (OSError, sqlite3.Error, SpoolUnavailable) as error:
+            if spool is not None:
+                spool.close()
             raise SpoolUnavailable(f"the audit spool {path} cannot be made: {error}") from error
-        if durability == "disk":
-            _sync_directory(path.parent)
         return spool
 
     @classmethod
-    def open(cls, path: Path, lock: threading.Lock) -> SpoolFile:
+    def open(cls, path: Path, lock: threading.Lock) -> SpoolFile | None:
         """Open the file of a dead process.
 
+        Returns:
+            None for a file without tables: its process died before it could use it.
+
         Raises:
-            SpoolUnavailable: It cannot be read, or another version of this program made it.
+            SpoolDamaged: It is no spool, or not as it was written.
+            SpoolUnavailable: It cannot be read now, or another version of this program made it.
         """
         try:
             spool = cls._connect(path, lock, "process")
-            found = spool.meta("format")
         except sqlite3.Error as error:
-            raise SpoolUnavailable(f"the audit spool {path} cannot be read: {error}") from error
-        if found != FORMAT:
+            raise _translated(error, path, "read") from error
+        try:
+            tables = {name for (name,) in spool.read("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                spool.close()
+                return None
+            if not tables.issuperset(_TABLES):
+                raise SpoolDamaged(f"the audit spool {path} lacks tables")
+            found = spool.meta("format")
+            if found != FORMAT:
+                raise SpoolUnavailable(
+                    f"the audit spool {path} has format {found!r}, this program knows {FORMAT!r}"
+                )
+        except SpoolUnavailable:
             spool.close()
-            raise SpoolUnavailable(
-                f"the audit spool {path} has format {found!r}, this program knows {FORMAT!r}"
-            )
+            raise
         return spool
 
     @classmethod
@@ -136,9 +156,9 @@ class SpoolFile:
                         self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise SpoolUnavailable(f"the audit spool {self.path} cannot be written: {error}") from error
+                raise _translated(error, self.path, "written") from error
 
-    def write(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+    def write(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement as one transaction.
 
         Raises:
@@ -149,7 +169,7 @@ class SpoolFile:
             try:
                 return self._connection.execute(statement, values)
             except sqlite3.Error as error:
-                raise SpoolUnavailable(f"the audit spool {self.path} cannot be written: {error}") from error
+                raise _translated(error, self.path, "written") from error
 
     def read(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """Read rows.
@@ -161,13 +181,12 @@ class SpoolFile:
             try:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.Error as error:
-                raise SpoolUnavailable(f"the audit spool {self.path} cannot be read: {error}") from error
+                raise _translated(error, self.path, "read") from error
 
     def meta(self, key: str) -> Any:
-        """Read one fact about the file, or None."""
-        with self._lock:
-            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+        """Read one fact about the file, or None. Raises as `read` does."""
+        rows = self.read("SELECT value FROM meta WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
 
     def final(self, rows: int, size: int) -> list[Row]:
         """The next records to send, oldest first: at most `rows`, and about `size` bytes of bodies."""
@@ -204,8 +223,7 @@ class SpoolFile:
 
     def limit(self, max_bytes: int) -> None:
         """Bound the file's size. It never shrinks by this: free pages are used again."""
-        with self._lock:
-            self._connection.execute(f"PRAGMA max_page_count={max(max_bytes // PAGE, 16)}")
+        self.write(f"PRAGMA max_page_count={max(max_bytes // PAGE, _LEAST_PAGES)}")
 
     def checkpoint(self, *, force: bool = False) -> None:
         """Move what is in the WAL into the database, now and then, so that the WAL stays small.
@@ -241,10 +259,17 @@ class SpoolFile:
         """Give the connection away, in a child after `fork`: it must never be used or closed there."""
         return self._connection
 
-    def remove(self) -> None:
-        """Delete the closed file."""
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+def remove(path: Path) -> None:
+    """Delete a closed file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _translated(error: sqlite3.Error, path: Path, done: str) -> SpoolUnavailable:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
+    kind = SpoolDamaged if code in _DAMAGE else SpoolUnavailable
+    return kind(f"the audit spool {path} cannot be {done}: {error}")
 
 
 def _sync_directory(directory: Path) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -22,6 +21,14 @@ SCHEMA_VERSION = "1"
 SCOPE_NAME = "spanseal"
 
 INT64 = range(-(1 << 63), 1 << 63)
+MAX_DEPTH = 16
+"""Levels of lists and mappings in one value: protobuf's readers stop at 100 messages, a mapping's level is three."""
+MAX_TEXT = 64 << 10
+"""Bytes of UTF-8 in one text; a collector admits no longer one."""
+
+_REQUEST_LOGS, _LOGS_RESOURCE, _LOGS_SCOPE, _SCOPE, _SCOPE_RECORDS = (
+    bytes([number << 3 | 2]) for number in (1, 1, 2, 1, 2)
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,9 +59,9 @@ class AuditRecord:
         """Serialise as a LogRecord without stream and number.
 
         Raises:
-            InvalidRecord: An attribute's value has no OTLP form.
+            InvalidRecord: An attribute's value has no OTLP form, or a text is too long.
         """
-        message = LogRecord(time_unix_nano=self.event_time, event_name=clean(self.action))
+        message = LogRecord(time_unix_nano=self.event_time, event_name=clean(self.action, "the action"))
         if self.trace_id and self.span_id:
             message.trace_id = bytes.fromhex(self.trace_id)
             message.span_id = bytes.fromhex(self.span_id)
@@ -78,27 +85,46 @@ class AuditRecord:
             ("user_agent.original", self.user_agent),
         ):
             if text:
-                add(key=key).value.string_value = clean(text)
+                add(key=key).value.string_value = clean(text, key)
         for key, value in self.attributes.items():
-            add(key=clean(key)).value.CopyFrom(any_value(value))
+            item = add(key=clean(key, "an attribute's key"))
+            if isinstance(value, str):
+                item.value.string_value = clean(value, key)
+            else:
+                item.value.CopyFrom(any_value(value))
         return message.SerializeToString()
 
 
-def clean(text: str) -> str:
-    """Make text that UTF-8 can hold: a lone surrogate becomes its escape, nothing else changes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def clean(text: str, name: str = "a text") -> str:
+    """Make text that UTF-8 can hold: a lone surrogate becomes its escape, nothing else changes.
+
+    Args:
+        text: What came from elsewhere.
+        name: What it is, for the error's message, which does not show the text itself.
+
+    Raises:
+        InvalidRecord: It is no text, or longer than `MAX_TEXT`.
+    """
+    if not isinstance(text, str):
+        raise InvalidRecord(f"{name} must be text, not {type(text).__name__}")
+    if text.isascii():
+        length = len(text)
+    else:
+        encoded = text.encode("utf-8", "backslashreplace")
+        text, length = encoded.decode("utf-8"), len(encoded)
+    if length > MAX_TEXT:
+        raise InvalidRecord(f"{name} has {length} bytes, a record's texts may have {MAX_TEXT}")
     return text
 
 
-def any_value(value: object) -> AnyValue:  # noqa: PLR0911 - one for each type
+def any_value(value: object, depth: int = 0) -> AnyValue:  # noqa: C901, PLR0911 - one for each type
     """Give a Python value its OTLP form.
 
     Raises:
-        InvalidRecord: It has none, or is an integer of more than 64 bits.
+        InvalidRecord: It has none, is an integer of more than 64 bits, or is nested deeper than `MAX_DEPTH`.
     """
+    if depth > MAX_DEPTH:
+        raise InvalidRecord(f"a value is nested deeper than {MAX_DEPTH} levels, or holds itself")
     match value:
         case None:
             return AnyValue()
@@ -108,7 +134,7 @@ def any_value(value: object) -> AnyValue:  # noqa: PLR0911 - one for each type
             return AnyValue(string_value=clean(value))
         case int():
             if value not in INT64:
-                raise InvalidRecord(f"the integer {value} needs more than 64 bits: give it as text")
+                raise InvalidRecord("an integer needs more than 64 bits: give it as text")
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
@@ -117,13 +143,13 @@ def any_value(value: object) -> AnyValue:  # noqa: PLR0911 - one for each type
         case list() | tuple():
             result = AnyValue()
             result.array_value.SetInParent()
-            result.array_value.values.extend(any_value(item) for item in value)
+            result.array_value.values.extend(any_value(item, depth + 1) for item in value)
             return result
         case Mapping():
             result = AnyValue()
             result.kvlist_value.SetInParent()
             result.kvlist_value.values.extend(
-                KeyValue(key=clean(str(key)), value=any_value(item)) for key, item in value.items()
+                KeyValue(key=clean(str(key)), value=any_value(item, depth + 1)) for key, item in value.items()
             )
             return result
         case _:
@@ -149,21 +175,32 @@ def place(body: bytes, stream: str, number: int) -> bytes:
 
 
 def export_request(resource: bytes, records: Iterable[tuple[bytes, str, int]]) -> bytes:
-    """Build the body of one OTLP/HTTP request.
+    """Build the body of one OTLP/HTTP request (ExportLogsServiceRequest).
+
+    It is put together from the messages' bytes: nothing of a spooled record is read here, so that no
+    record can keep the others from being sent.
 
     Args:
         resource: A serialised Resource.
         records: Body, stream and number of each record.
     """
-    request = ExportLogsServiceRequest()
-    logs = request.resource_logs.add()
-    logs.resource.ParseFromString(resource)
-    scope = logs.scope_logs.add()
-    scope.scope.name = SCOPE_NAME
-    scope.scope.version = __version__
-    for body, stream, number in records:
-        scope.log_records.add().ParseFromString(place(body, stream, number))
-    return request.SerializeToString()
+    logs = [
+        _delimited(_SCOPE, InstrumentationScope(name=SCOPE_NAME, version=__version__).SerializeToString())
+    ]
+    logs += (_delimited(_SCOPE_RECORDS, place(body, stream, number)) for body, stream, number in records)
+    resource_logs = _delimited(_LOGS_RESOURCE, resource) + _delimited(_LOGS_SCOPE, b"".join(logs))
+    return _delimited(_REQUEST_LOGS, resource_logs)
+
+
+def _delimited(tag: bytes, message: bytes) -> bytes:
+    """Return a message as a field of another one: tag, length, bytes."""
+    length = len(message)
+    varint = bytearray()
+    while length > 0x7F:
+        varint.append(length & 0x7F | 0x80)
+        length >>= 7
+    varint.append(length)
+    return tag + varint + message
 
 
 def attribute(body: bytes, keys: Sequence[str]) -> dict[str, str]:

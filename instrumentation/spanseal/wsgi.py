@@ -6,18 +6,15 @@ cannot be audited must not be done.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from .errors import NotAudited
-from .request import AuditedRequest, current_request
+from .request import AuditedRequest, current_request, header
 from .runtime import current
-from .settings import refuses
 
-__all__ = ["ENVIRON_KEY", "REQUEST_ID_HEADER", "audited_call"]
-
-logger = logging.getLogger("spanseal")
+__all__ = ["ENVIRON_KEY", "REQUEST_ID_HEADER", "audited_call", "refusal"]
 
 ENVIRON_KEY = "spanseal.request"
 """Where the request's `AuditedRequest` stands in the WSGI environ."""
@@ -27,11 +24,6 @@ REQUEST_ID_HEADER = "X-Request-Id"
 WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _REFUSAL = b"This request cannot be audited now, so it is refused. Try again later.\n"
-_REFUSAL_HEADERS = (
-    ("Content-Type", "text/plain; charset=utf-8"),
-    ("Content-Length", str(len(_REFUSAL))),
-    ("Retry-After", "5"),
-)
 
 
 def audited_call(app: WSGIApp, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -39,15 +31,17 @@ def audited_call(app: WSGIApp, environ: dict[str, Any], start_response: Any) -> 
 
     A request that is audited already (an application mounted in another one) passes through.
     """
-    if ENVIRON_KEY in environ:
+    outer = environ.get(ENVIRON_KEY)
+    if isinstance(outer, AuditedRequest) and not outer.ended:
         return app(environ, start_response)
+    runtime = current()
     try:
-        request = AuditedRequest.of_environ(environ, current())
-    except Exception:
-        logger.exception("a request cannot be audited")
-        if refuses():
-            start_response("503 Service Unavailable", list(_REFUSAL_HEADERS))
-            return [_REFUSAL]
+        request = AuditedRequest.of_environ(environ, runtime)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
+        try:
+            runtime.trouble(error)
+        except NotAudited:
+            return refusal(environ, start_response, _REFUSAL)
         return app(environ, start_response)
     environ[ENVIRON_KEY] = request
     token = current_request.set(request)
@@ -62,6 +56,20 @@ def audited_call(app: WSGIApp, environ: dict[str, Any], start_response: Any) -> 
     return _finishing(body, request, environ)
 
 
+def refusal(environ: dict[str, Any], start_response: Any, text: bytes) -> Iterable[bytes]:
+    """Answer 503 in the application's stead."""
+    start_response("503 Service Unavailable", _refusal_headers(text))
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+
+
+def _refusal_headers(text: bytes) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(text))),
+        ("Retry-After", "5"),
+    ]
+
+
 class _StartResponse:
     """`start_response` that writes the record down before the answer can reach the client."""
 
@@ -71,30 +79,31 @@ class _StartResponse:
         self._request = request
         self._start = start
 
-    def __call__(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         request = self._request
-        if not request.refused:
-            request.refused = not _audits(request, status)
-        if request.refused:
-            named = [*_REFUSAL_HEADERS, (REQUEST_ID_HEADER, request.request_id)]
-            self._start("503 Service Unavailable", named, *exc_info)
-            return _discard
-        headers = [pair for pair in headers if pair[0].lower() != "x-request-id"]
-        headers.append((REQUEST_ID_HEADER, request.request_id))
-        return self._start(status, headers, *exc_info)
+        extra = () if exc_info is None else (exc_info,)
+        kept = []
+        for pair in headers:
+            if pair[0].lower() == "x-request-id":
+                request.own_request_id = header({"": pair[1]}, "")
+            else:
+                kept.append(pair)
+        _audit(request, status)
+        if request.replaced():
+            status, kept = "503 Service Unavailable", _refusal_headers(_REFUSAL)
+        kept.append((REQUEST_ID_HEADER, request.request_id))
+        write = self._start(status, kept, *extra)
+        return _discard if request.replaced() else write
 
 
-def _audits(request: AuditedRequest, status: str) -> bool:
-    """Write down how the request is answered; tell whether the answer may be given."""
+def _audit(request: AuditedRequest, status: str) -> None:
+    """Write down how the request is answered, or see to it that the answer is not given."""
+    number = str(status)[:3]
+    code = 503 if request.refused else int(number) if number.isdecimal() else 0
     try:
-        code = status[:3]
-        request.answer(int(code) if code.isdecimal() else 0)
+        request.answer(code)
     except NotAudited:
-        return False
-    except Exception:
-        logger.exception("the answer of request %s cannot be audited", request.request_id)
-        return not refuses()
-    return True
+        request.withheld = not request.refused
 
 
 def _discard(_data: bytes) -> None:
@@ -104,40 +113,51 @@ def _discard(_data: bytes) -> None:
 def _finishing(body: Iterable[bytes], request: AuditedRequest, environ: dict[str, Any]) -> Iterable[bytes]:
     """Return a body that ends the record when it ends."""
     wrapper = environ.get("wsgi.file_wrapper")
-    if isinstance(wrapper, type) and isinstance(body, wrapper) and not request.refused:
+    if isinstance(wrapper, type) and isinstance(body, wrapper) and not request.replaced():
         # Left as it is, or the server would not send the file by itself any more (sendfile).
-        try:
-            _end_with(body, request)
-        except AttributeError:
-            pass
-        else:
+        with suppress(AttributeError):
+            body.close = _Ending(getattr(body, "close", None), request)  # type: ignore[attr-defined]  # so it is closed
             return body
-    return _Body(body, request)
+    return _Body(body, request, silent=request.method == "HEAD")
 
 
-def _end_with(body: Any, request: AuditedRequest) -> None:
-    close = getattr(body, "close", None)
+class _Ending:
+    """A file wrapper's `close`; ends the record when it is called, or at the latest when the wrapper is gone."""
 
-    def ending() -> None:
+    __slots__ = ("_close", "_request")
+
+    def __init__(self, close: Callable[[], object] | None, request: AuditedRequest) -> None:
+        self._close = close
+        self._request = request
+
+    def __call__(self) -> None:
         try:
-            if close is not None:
-                close()
+            if self._close is not None:
+                self._close()
         finally:
-            request.end()
+            self._request.end()
 
-    body.close = ending
+    def __del__(self) -> None:
+        _end_later(self._request)
+
+
+def _end_later(request: AuditedRequest) -> None:
+    # A finalizer may run in the middle of anything, also of what ends requests.
+    if not request.ended:
+        request.runtime.orphaned(request.end)
 
 
 class _Body:
     """A response's body; ends the record when it is closed, or at the latest when it is gone."""
 
-    __slots__ = ("_body", "_complete", "_iterator", "_request")
+    __slots__ = ("_body", "_complete", "_iterator", "_refusal", "_request")
 
-    def __init__(self, body: Iterable[bytes], request: AuditedRequest) -> None:
+    def __init__(self, body: Iterable[bytes], request: AuditedRequest, *, silent: bool) -> None:
         self._body = body
         self._iterator: Iterator[bytes] | None = None
         self._request = request
         self._complete = False
+        self._refusal = b"" if silent else _REFUSAL
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -146,8 +166,8 @@ class _Body:
         request = self._request
         if self._complete:
             raise StopIteration
-        if self._refused():
-            return self._refusal()
+        if request.replaced():
+            return self._refuse()
         token = current_request.set(request)
         try:
             if self._iterator is None:
@@ -155,15 +175,15 @@ class _Body:
             data = next(self._iterator)
         except StopIteration:
             self._complete = True
-            if self._refused():  # by an application that starts its answer as late as this
-                return _REFUSAL
+            if request.replaced():  # by an application that starts its answer as late as this
+                return self._refusal
             raise
         except BaseException as error:
             request.failed(error)
             raise
         finally:
             current_request.reset(token)
-        return self._refusal() if self._refused() else data
+        return self._refuse() if request.replaced() else data
 
     def close(self) -> None:
         """Close the application's body, then end the record."""
@@ -178,19 +198,18 @@ class _Body:
             raise
         finally:
             current_request.reset(token)
-            self._end()
+            self._see_end()
+            request.end()
 
     def __del__(self) -> None:
         # Not every server closes what it was given.
-        self._end()
+        self._see_end()
+        _end_later(self._request)
 
-    def _end(self) -> None:
-        self._request.incomplete = not (self._complete or self._request.ended)
-        self._request.end()
+    def _see_end(self) -> None:
+        if not (self._complete or self._request.ended):
+            self._request.incomplete = True
 
-    def _refused(self) -> bool:
-        return self._request.refused
-
-    def _refusal(self) -> bytes:
+    def _refuse(self) -> bytes:
         self._complete = True
-        return _REFUSAL
+        return self._refusal
