@@ -80,6 +80,7 @@ def verify(
         directory = DataDirectory(data)
         directory.require()
         pinned = _pinned(directory, key_texts, key_file)
+        keys_given = bool(key_texts or key_file)
         lines, problems, source = _checkpoint_log(directory, checkpoints, none=no_checkpoint_log)
         with open_reader(directory, "spanseal verify") as client, _progress(console) as progress:
             result = verify_log(
@@ -88,9 +89,9 @@ def verify(
     except (StorageError, LedgerError) as error:
         _could_not(str(error), as_json=as_json)
     if as_json:
-        click.echo(json.dumps(_as_data(result, problems, source), ensure_ascii=True))
+        click.echo(json.dumps(_as_data(result, problems, source, pinned), ensure_ascii=True))
     else:
-        _show(console, result, problems, source)
+        _show(console, result, problems, source, keys_given=keys_given)
     sys.exit(1 if result.findings or problems else 0)
 
 
@@ -137,7 +138,9 @@ def _could_not(message: str, *, as_json: bool) -> NoReturn:
     sys.exit(2)
 
 
-def _as_data(result: VerificationResult, problems: list[str], source: Path | None) -> dict[str, Any]:
+def _as_data(
+    result: VerificationResult, problems: list[str], source: Path | None, pinned: Sequence[VerificationKey]
+) -> dict[str, Any]:
     return {
         "verdict": "findings" if result.findings or problems else "clean",
         "chains": result.chains,
@@ -145,6 +148,7 @@ def _as_data(result: VerificationResult, problems: list[str], source: Path | Non
         "checkpoints": result.checkpoints,
         "checkpoint_log_lines": result.log_lines,
         "checkpoint_log": str(source) if source else None,
+        "trusted_keys": [str(key) for key in pinned],
         "findings": [asdict(finding) for finding in result.findings]
         + [{"kind": "checkpoint_log_damaged", "message": problem} for problem in problems],
         "information": [asdict(finding) for finding in result.information],
@@ -152,13 +156,25 @@ def _as_data(result: VerificationResult, problems: list[str], source: Path | Non
     }
 
 
-def _show(console: Console, result: VerificationResult, problems: list[str], source: Path | None) -> None:
+def _show(
+    console: Console,
+    result: VerificationResult,
+    problems: list[str],
+    source: Path | None,
+    *,
+    keys_given: bool,
+) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("records", f"{result.records:,}")
     table.add_row("chains", f"{result.chains:,}")
     table.add_row("checkpoints", f"{result.checkpoints:,}")
     table.add_row(
-        "checkpoint log", Text(str(source)) if source else "none: a cut tail cannot be known without it"
+        "checkpoint log",
+        Text(_short(source)) if source else "none: a cut tail cannot be known without it",
+    )
+    table.add_row(
+        "trusted keys",
+        "as given" if keys_given else "those beside the data; give --keys with a copy kept elsewhere",
     )
     console.print(table)
     _table(console, "information", result.information, "cyan")
@@ -173,6 +189,14 @@ def _show(console: Console, result: VerificationResult, problems: list[str], sou
         console.print(Text(f"TAMPERED: {count} finding{'s' if count > 1 else ''}", style="bold red"))
     else:
         console.print(Text("CLEAN: nothing was found", style="bold green"))
+
+
+def _short(path: Path) -> str:
+    """Show a path below the working directory without the way to it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def _table(console: Console, title: str, findings: Sequence[Finding], style: str) -> None:

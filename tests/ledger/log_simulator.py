@@ -334,23 +334,3 @@ def in_runs(
             yield row
     if waiting:
         yield run_of(waiting)
-
-
-def export(rows: Iterable[StoredRow]) -> str:
-    """Write rows as `spanseal events --format records` does: one JSON object a line, bytes as hex."""
-    lines = []
-    for row in rows:
-        columns: dict[str, Any] = {
-            name: getattr(row.record, name) for name in row.record.__dataclass_fields__
-        }
-        columns |= {"personal": dict(row.record.personal), "metadata": dict(row.record.metadata)}
-        columns |= {
-            "personal_salt": row.record.personal_salt.hex(),
-            "personal_commitment": row.record.personal_commitment.hex(),
-            "hash": row.hash.hex(),
-            "prev_hash": row.prev_hash.hex(),
-            "checkpoint": row.checkpoint,
-            "format": row.format,
-        }
-        lines.append(json.dumps(columns, ensure_ascii=False) + "\n")
-    return "".join(lines)
