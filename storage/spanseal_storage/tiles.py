@@ -99,7 +99,8 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequenc
     special: dict[int, StoredRow] = {}
     if any(answer.special for answer in answers if answer.fits):
         special = {row.record.seq: row for row in read_rows(client, f"{_RANGE} AND {_SPECIAL}", bounds)}
-    tiles = []
+    tiles: list[Tile] = []
+    together: list[_Answer] = []
     for answer in answers:
         inner = [
             size - 1
@@ -107,6 +108,15 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequenc
                 bisect_left(stops, answer.lowest + 1) : bisect_left(stops, answer.lowest + answer.n)
             ]
         ]
+        if answer.whole and answer.one_tenant and not inner:
+            if together and not (_continues(together[-1], answer) and not _holds(stops, answer.lowest)):
+                tiles.append(_one_run(together))
+                together = []
+            together.append(answer)
+            continue
+        if together:
+            tiles.append(_one_run(together))
+            together = []
         if answer.usable(special) and not (answer.whole and inner):
             parts: Sequence[CheckedRun | StoredRow] = list(answer.parts(special, inner))
         else:
@@ -114,7 +124,39 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequenc
             rows = {"chain": chain_id, "first": start, "last": min(start + TILE - 1, last)}
             parts = list(read_rows(client, _RANGE, rows))
         tiles.append(Tile(answer.n, parts))
+    if together:
+        tiles.append(_one_run(together))
     return tiles
+
+
+def _holds(stops: Sequence[int], size: int) -> bool:
+    at = bisect_left(stops, size)
+    return at < len(stops) and stops[at] == size
+
+
+def _continues(before: _Answer, after: _Answer) -> bool:
+    """Tell whether two whole tiles of one tenant can be handed over as one run."""
+    return (
+        after.lowest == before.lowest + TILE
+        and after.first_prev == before.last_hash
+        and after.one_tenant == before.one_tenant
+        and after.first_tenant_seq == before.first_tenant_seq + TILE
+    )
+
+
+def _one_run(tiles: Sequence[_Answer]) -> Tile:
+    """Hand over adjacent whole tiles at once, which is what most of a large log is."""
+    first, last, count = tiles[0], tiles[-1], TILE * len(tiles)
+    run = CheckedRun(
+        first_seq=first.lowest,
+        count=count,
+        first_prev_hash=bytes(first.first_prev),
+        last_hash=bytes(last.last_hash),
+        nodes=tuple((_LEVEL, bytes(tile.root)) for tile in tiles),
+        tenants={first.one_tenant: (first.first_tenant_seq, count)},
+        checkpoint="",
+    )
+    return Tile(count, [run])
 
 
 @dataclass(frozen=True, slots=True)
