@@ -89,7 +89,7 @@ _COLLECTOR_TENANT = "_collector"
 
 _MAX_RAW_BYTES = 4 << 20
 """Of a record as sent. Parsed, it takes many times as much; what is stored of it is 1 MiB at the most."""
-_OBJECT_BYTES = 4096
+_OBJECT_BYTES = 1536
 """About what a draft costs in memory beside its texts."""
 
 

@@ -84,6 +84,12 @@ class Exporter:
         self._hurry = threading.Event()
         self._hurried_at = 0.0
         self._unlogged: dict[str, _Unlogged] = {}
+        self._stalled_since: float | None = None
+
+    def stalled_seconds(self) -> float:
+        """How long the storage has been failing; 0 where it is not. Callable from any thread."""
+        since = self._stalled_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def hurry(self) -> None:
         """The process is to end: what cannot be stored soon is given up. Callable from any thread."""
@@ -163,10 +169,13 @@ class Exporter:
                 attempt()
             except (EngineError, CheckpointLogError) as error:
                 self.stalls += 1
+                if self._stalled_since is None:
+                    self._stalled_since = time.monotonic()
                 if self._out_of_time(begun, patience):
                     raise StalledError(f"cannot {what}: {error}") from error
                 _log.error("cannot %s, will try again: %s", what, error)
             else:
+                self._stalled_since = None
                 return
             if self._hurry.wait(delay):
                 time.sleep(_RETRY_HURRIED_SECONDS)

@@ -26,6 +26,7 @@ _HEAD_BYTES = 64 << 10
 class _Protocol(H11Protocol):
     """One connection, whose requests must have a head within bounds."""
 
+    head_seconds = HEAD_SECONDS
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,7 +49,7 @@ class _Protocol(H11Protocol):
             self._cancel()
 
     def _expect_head(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._close_late)
+        self._late = self.loop.call_later(self.head_seconds, self._close_late)
 
     def _close_late(self) -> None:
         self._late = None
@@ -74,18 +75,20 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: Any, *, drain_seconds: int) -> Server:
+def make_server(app: Any, *, drain_seconds: int, head_seconds: float = HEAD_SECONDS) -> Server:
     """Make a server for an ASGI application; it is given its socket when it serves.
 
     Args:
         app: the application.
         drain_seconds: how long requests may take to end once it is to stop.
+        head_seconds: in which the head of a request must arrive.
 
     """
+    protocol = type("_BoundProtocol", (_Protocol,), {"head_seconds": head_seconds})
     return Server(
         uvicorn.Config(
             app,
-            http=_Protocol,
+            http=protocol,
             ws="none",
             lifespan="off",
             log_level="warning",

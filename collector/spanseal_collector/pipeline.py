@@ -36,6 +36,7 @@ __all__ = ["Limits", "NewChain", "Pipeline", "Statistics"]
 _log = logging.getLogger(__name__)
 
 _RECOVERY_SECONDS = 1.0
+_STALLED_SECONDS = 2.0
 
 NewChain = Callable[[Sequence[Checkpoint]], tuple[Sealer, list[Draft]]]
 """Begins a chain that names these predecessors: the sealer, and its first drafts, `audit_log.started` first."""
@@ -45,9 +46,9 @@ NewChain = Callable[[Sequence[Checkpoint]], tuple[Sealer, list[Draft]]]
 class Limits:
     """Bounds of the pipeline."""
 
-    pending_bytes: int = 512 << 20
+    pending_bytes: int = 256 << 20
     """What may wait for its commit, in memory; above it a request is answered with 503."""
-    request_bytes: int = 384 << 20
+    request_bytes: int = 192 << 20
     """What one request may come to in memory; above it, it is answered with 413."""
     batch_records: int = 10_000
     """Records from which on a batch takes in no further request (a request is never split)."""
@@ -163,6 +164,9 @@ class Pipeline:
 
         """
         waiting = _Waiting(items, size)
+        if self._exporter.stalled_seconds() > _STALLED_SECONDS:
+            # It would wait until it is answered the same.
+            raise UnavailableError("the storage takes no records; see the collector's log", 5)
         with self._lock:
             if self._refusal:
                 raise UnavailableError(self._refusal, 5)
