@@ -16,12 +16,14 @@ from spanseal_collector.pipeline import Limits, Pipeline
 from spanseal_collector.sealer import FORMAT, Sealer
 from spanseal_ledger.checkpoint import Checkpoint
 from spanseal_ledger.note import SigningKey
+from spanseal_ledger.verifier import TrustedKeys, VerificationResult
 from spanseal_storage import migrations
-from spanseal_storage.checkpoint_file import CheckpointFile
+from spanseal_storage.checkpoint_file import CheckpointFile, read_checkpoint_file
 from spanseal_storage.directory import DataDirectory, Identity
 from spanseal_storage.engine import Engine, Role, open_engine
-from spanseal_storage.keys import load_signing_key
+from spanseal_storage.keys import load_signing_key, trusted_keys
 from spanseal_storage.rows import RecordTable, query
+from spanseal_storage.verification import verify_log
 from spanseal_storage.writer import Writer
 
 
@@ -63,6 +65,17 @@ class Log:
                 client,
                 f"SELECT {columns} FROM audit.records WHERE {where} ORDER BY received_at, chain_id, seq",
             )
+        finally:
+            client.close()
+
+    def verify(self) -> VerificationResult:
+        """Verify what is stored against the checkpoint log."""
+        lines, problems = read_checkpoint_file(self.directory.checkpoint_log)
+        assert not problems
+        client = self.engine.client()
+        try:
+            keys = TrustedKeys(pinned=trusted_keys(self.directory))
+            return verify_log(client, keys=keys, checkpoint_log=lines)
         finally:
             client.close()
 

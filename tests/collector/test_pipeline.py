@@ -2,70 +2,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from collections import Counter
 
 import pytest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from spanseal_collector.admission import Admitter, Draft, Rejected
 from spanseal_collector.clock import Clock
 from spanseal_collector.errors import UnavailableError
-from spanseal_collector.otlp import decode_logs
-from spanseal_collector.pipeline import Limits, Pipeline
+from spanseal_collector.pipeline import Limits
 from spanseal_ledger.checkpoint_log import Line
-from spanseal_storage.checkpoint_file import CheckpointFile, read_checkpoint_file
-from spanseal_storage.errors import CheckpointLogError, EngineError
-from spanseal_storage.writer import Batch, Writer
+from spanseal_storage.checkpoint_file import read_checkpoint_file
 from tests.collector.conftest import Log
-from tests.collector.wire import record, request
-
-ADMITTER = Admitter(bytes(32))
-STREAM = "web-1/0192f000-0000-7000-8000-0000000000aa"
-
-
-def items(*records: LogRecord) -> list[Draft | Rejected]:
-    return list(ADMITTER.admit(decode_logs(request(*records).SerializeToString())))
-
-
-def numbered(number: int, **more: Any) -> LogRecord:
-    return record(audit__stream_id=STREAM, audit__sequence__number=number, **more)
-
-
-def send(pipeline: Pipeline, *records: LogRecord) -> Future[None]:
-    return pipeline.submit(items(*records), 1000)
-
-
-class FailingWriter(Writer):
-    """The real writer, with faults put in: fails before, or after the rows are stored."""
-
-    def __init__(self, log: Log, faults: list[str]) -> None:
-        super().__init__(log.client)
-        self.faults = faults
-        self.sent: list[Batch] = []
-
-    def write(self, batch: Batch) -> None:
-        self.sent.append(batch)
-        fault = self.faults.pop(0) if self.faults else ""
-        if fault == "before":
-            raise EngineError("put in: disk full")
-        super().write(batch)
-        if fault == "after":
-            raise EngineError("put in: the answer was lost")
-
-
-class FailingLog:
-    """The real checkpoint log, which cannot be written for a while."""
-
-    def __init__(self, real: CheckpointFile, failures: int) -> None:
-        self.real, self.failures = real, failures
-
-    def append(self, line: Line) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise CheckpointLogError("put in: no space left on device")
-        self.real.append(line)
+from tests.collector.faults import STREAM, FailingLog, FailingWriter, GatedWriter, numbered, send, until
+from tests.collector.wire import record
 
 
 def test_a_chain_from_start_to_stop(log: Log) -> None:
@@ -135,7 +83,7 @@ def test_nothing_is_acknowledged_before_the_checkpoint_log_has_it(log: Log) -> N
     pipeline = log.pipeline(checkpoints=Gated(log.checkpoints, 0))
     pipeline.start()
     future = send(pipeline, record())
-    _until(lambda: len(log.rows("1", "tenant = 'default'")) == 1)
+    until(lambda: len(log.rows("1", "tenant = 'default'")) == 1)
     assert not future.done()
     gate.set()
     future.result(20)
@@ -230,16 +178,26 @@ def test_an_inadmissible_record_is_kept_raw_and_sealed_and_its_neighbours_are_st
 def test_a_clock_that_jumps_ends_the_chain_and_a_new_one_begins(log: Log) -> None:
     skew = [0]
     clock = Clock(lambda: time.time_ns() + skew[0])
-    pipeline = log.pipeline(clock=clock)
+    # A heartbeat is due with every commit, so also with the one in which the jump is seen.
+    pipeline = log.pipeline(clock=clock, limits=Limits(heartbeat_seconds=0.0))
     pipeline.start()
     first = pipeline.chain_id
     send(pipeline, record()).result(20)
-    skew[0] = -3600 * 10**9
-    send(pipeline, record()).result(20)
-    assert pipeline.chain_id != first
+    for jump in (-3600, 400):
+        skew[0] += jump * 10**9
+        before = pipeline.chain_id
+        send(pipeline, record()).result(20)
+        assert pipeline.chain_id != before
     assert pipeline.stop()
-    actions = [row[0] for row in log.rows("action", f"chain_id = '{first}'")]
+    rows = log.rows("action, metadata['audit.clock.jump_seconds']", f"chain_id = '{first}'")
+    actions = [action for action, _ in rows if action != "audit_log.heartbeat"]
     assert actions == ["audit_log.started", "patient.viewed", "audit_log.clock_jump"]
+    assert float(rows[-1][1]) == pytest.approx(-3600, abs=1)
+    # What the collector says of a chain, it says in that chain.
+    assert log.rows("action", "tenant = '_collector' AND resource_id != toString(chain_id)") == []
+    assert len(log.rows("1", "action = 'audit_log.heartbeat'")) > 3
+    result = log.verify()
+    assert (result.findings, result.chains) == ((), 3)
 
 
 def test_more_than_fits_is_refused_and_room_comes_back(log: Log) -> None:
@@ -267,7 +225,7 @@ def test_heartbeats_count_the_tenants_that_changed(log: Log) -> None:
     pipeline = log.pipeline(limits=Limits(heartbeat_seconds=0.2))
     pipeline.start()
     send(pipeline, record(), record(audit__tenant="acme")).result(20)
-    _until(lambda: len(log.rows("1", "action = 'audit_log.heartbeat'")) >= 2)
+    until(lambda: len(log.rows("1", "action = 'audit_log.heartbeat'")) >= 2)
     assert pipeline.stop()
     counts = [
         row[0] for row in log.rows("metadata['audit.heartbeat.tenants']", "action = 'audit_log.heartbeat'")
@@ -276,8 +234,48 @@ def test_heartbeats_count_the_tenants_that_changed(log: Log) -> None:
     assert counts[-1] == "{}"
 
 
-def _until(condition: Callable[[], bool]) -> None:
+def test_heartbeats_come_under_constant_traffic(log: Log) -> None:
+    pipeline = log.pipeline(limits=Limits(heartbeat_seconds=0.05))
+    pipeline.start()
+    waiting = [send(pipeline, record())]
     deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
+    while not log.rows("1", "action = 'audit_log.heartbeat'"):
+        assert time.monotonic() < deadline, "no heartbeat"
+        # The queue is never empty for as long as until the next one is due.
+        waiting += [send(pipeline, record()) for _ in range(20)]
+    for future in waiting:
+        future.result(20)
+    assert pipeline.stop()
+    assert not log.verify().findings
+
+
+def test_what_gave_up_waiting_is_not_stored(log: Log) -> None:
+    writer = GatedWriter(log)
+    pipeline = log.pipeline(records=writer)
+    pipeline.start()
+    writer.gate.clear()
+    first = send(pipeline, numbered(0))
+    writer.reached.wait(20)
+    second, third = send(pipeline, numbered(1)), send(pipeline, numbered(2))
+    assert second.cancel()
+    writer.gate.set()
+    first.result(20)
+    third.result(20)
+    assert pipeline.stop()
+    assert log.rows("producer_seq", "tenant = 'default'") == [(0,), (2,)]
+
+
+def test_a_batch_takes_in_no_more_than_its_bytes(log: Log) -> None:
+    writer = GatedWriter(log)
+    pipeline = log.pipeline(records=writer, limits=Limits(batch_bytes=2000, linger_seconds=0.05))
+    pipeline.start()
+    writer.gate.clear()
+    first = send(pipeline, numbered(0))
+    writer.reached.wait(20)
+    futures = [send(pipeline, numbered(n)) for n in range(1, 5)]
+    writer.gate.set()
+    for future in (first, *futures):
+        future.result(20)
+    assert pipeline.stop()
+    received = log.rows("received_at", "tenant = 'default'")
+    assert list(Counter(received).values()) == [1, 2, 2]
