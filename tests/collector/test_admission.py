@@ -5,13 +5,17 @@ import hmac
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, LogRecord
 
-from spanseal_collector.admission import Admitter, Draft, Rejected
+from spanseal_collector.admission import PRODUCER_KEYS, Admitter, Draft, Rejected
+from spanseal_collector.errors import DecodeError
 from spanseal_collector.otlp import decode_logs
 from spanseal_ledger.personal import pseudonym
-from tests.collector.wire import field, record, request
+from spanseal_ledger.record import check_limits
+from tests.collector.wire import field, nested, record, request
 
 KEY = bytes(range(32))
 
@@ -155,6 +159,28 @@ def test_identifiers_that_are_addresses_become_pseudonyms() -> None:
         (record(audit__invented="x"), "reserved"),
         (record(audit__event_time="collector"), "reserved"),
         (record(audit__schema__version="2"), "schema.version"),
+        (record(audit__schema__version=True), "schema.version"),
+        (record(audit__schema__version=1.0), "schema.version"),
+        (record("AUDIT_LOG.stopped"), "<resource>.<verb>"),
+        (record("Audit_Log.stopped"), "<resource>.<verb>"),
+        (record("audit_log.stopped "), "<resource>.<verb>"),
+        (record("audit_log.stopped\n"), "<resource>.<verb>"),
+        (record("\u0430udit_log.stopped"), "<resource>.<verb>"),
+        (record("audit_log.stopped.x"), "<resource>.<verb>"),
+        (record("a\x00b.c"), "<resource>.<verb>"),
+        (record(audit__record__id="0192f000-0000-7000-8000-00000000000\x00"), "UUID"),
+        (record(audit__tenant=None, **{"audit.": "x"}), "reserved"),
+        (record(audit__producer__last=1), "producer's own events"),
+        (record(audit__producer__gap__first=1), "producer's own events"),
+        (record("producer.gap", audit__producer__gap__invented=1), "reserved"),
+        (record(audit__personal__audit__actor__id="x"), "reserved"),
+        (
+            record(
+                audit__personal__a="x",
+                **{"audit.personal.user_agent.original": "x", "user_agent.original": "y"},
+            ),
+            "given twice",
+        ),
         (record(audit__sequence__number=1), "without audit.stream_id"),
         (record(audit__stream_id="a/b"), "needs audit.sequence.number"),
         (record(audit__stream_id="a/b", audit__sequence__number=-1), "needs audit.sequence.number"),
@@ -168,6 +194,13 @@ def test_identifiers_that_are_addresses_become_pseudonyms() -> None:
 )
 def test_what_cannot_be_admitted_is_rejected_with_its_reason(log: LogRecord, expected: str) -> None:
     assert expected in reason(log)
+
+
+def test_a_producers_own_events_may_say_what_no_other_may() -> None:
+    for action in ("producer.started", "producer.stopped", "producer.gap"):
+        found = admitted(record(action, **dict.fromkeys(PRODUCER_KEYS, "x"))).record
+        assert set(found.metadata) == PRODUCER_KEYS
+    assert "producer's own events" in reason(record("producer.changed", audit__producer__last=1))
 
 
 def test_a_key_given_twice_is_rejected() -> None:
@@ -225,3 +258,103 @@ def test_lone_surrogates_and_nuls() -> None:
     (item,) = Admitter(KEY).admit(decode_logs(surrogate))
     assert isinstance(item, Rejected)
     assert "UTF-8" in item.reason
+
+
+def test_a_key_of_the_record_that_is_also_the_resources_is_given_twice() -> None:
+    (item,) = admit(record(**{"resource.a": "x"}), resource={"a": "y"})
+    assert isinstance(item, Rejected)
+    assert "'resource.a' is given twice" in item.reason
+
+
+def test_a_resource_that_cannot_be_read_sets_its_records_aside_and_no_others() -> None:
+    good = request(record()).SerializeToString()
+    records = [numbered.SerializeToString() for numbered in (record(), record())]
+    for resource in (b"\xff\xff", nested(10_000, number=1), field(1, field(1, b"\xff"))):
+        body = field(1, field(1, resource) + b"".join(field(2, field(2, raw)) for raw in records))
+        items = list(Admitter(KEY).admit(decode_logs(good + body + good)))
+        assert [type(item) for item in items] == [Draft, Rejected, Rejected, Draft]
+        for item, raw in zip(items[1:3], records, strict=True):
+            assert isinstance(item, Rejected)
+            ((kept,),) = [group.records for group in decode_logs(field(1, item.raw))]
+            assert kept == raw
+            assert resource in item.raw
+
+
+def test_values_of_countless_parts_are_rejected_before_they_are_made() -> None:
+    many = AnyValue(array_value=ArrayValue(values=[AnyValue()] * 30_000))
+    spread = AnyValue(
+        array_value=ArrayValue(values=[AnyValue(array_value=ArrayValue(values=[AnyValue()] * 300))] * 100)
+    )
+    for value in (many, spread):
+        log = record()
+        log.attributes.append(KeyValue(key="many", value=value))
+        assert "more parts" in reason(log)
+        log = record()
+        log.body.CopyFrom(value)
+        assert "more parts" in reason(log)
+
+
+def test_a_record_of_megabytes_is_rejected_and_its_place_in_its_stream_is_kept() -> None:
+    log = record(audit__stream_id="web/1", audit__sequence__number=9, big="x" * 5_000_000)
+    (item,) = admit(log)
+    assert isinstance(item, Rejected)
+    assert (item.producer_id, item.producer_seq) == ("web/1", 9)
+    assert "bytes long" in item.reason
+    assert len(item.raw) > 5_000_000
+
+
+def test_a_bug_costs_one_record_which_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(value: object) -> tuple[str, str]:
+        if value == 7:
+            raise TypeError("put in")
+        return "", "s"
+
+    monkeypatch.setattr("spanseal_collector.admission.typed_text", broken)
+    items = admit(record(n=1), record(n=7), record(n=2))
+    assert [type(item) for item in items] == [Draft, Rejected, Draft]
+    assert isinstance(items[1], Rejected)
+    assert "TypeError" in items[1].reason
+
+
+def test_what_protobuf_lets_pass_is_admitted_or_rejected_and_never_fails() -> None:
+    log = record(far=-(1 << 63), tiny=5e-324, **{"": "empty key"})
+    log.severity_number = -5  # type: ignore[assignment]  # an enum is any int on the wire
+    log.flags = (1 << 32) - 1
+    log.time_unix_nano = (1 << 63) - 1
+    raw = log.SerializeToString() + field(99, b"unknown")
+    body = field(1, field(1, b"") + field(2, field(2, raw)))
+    (item,) = Admitter(KEY).admit(decode_logs(body))
+    assert isinstance(item, Draft), item
+    assert item.record.metadata["log.severity_number"] == "-5"
+    assert item.record.metadata["far"] == str(-(1 << 63))
+    assert item.record.metadata[""] == "empty key"
+    assert (item.record.service, item.record.event_time) == ("", (1 << 63) - 1)
+    observed = record()
+    observed.observed_time_unix_nano = 1 << 63
+    assert "2^63" in reason(observed)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=40))
+@settings(deadline=None, max_examples=300)
+def test_no_bytes_make_it_fail(raw: bytes, other: bytes) -> None:
+    bodies = (
+        raw,
+        field(1, raw),
+        field(1, field(1, other) + field(2, raw)),
+        field(1, field(1, other) + field(2, field(1, other) + field(2, raw))),
+        field(1, field(2, field(2, record().SerializeToString() + raw))),
+        field(
+            1, field(2, field(2, record().SerializeToString() + field(6, field(1, other) + field(2, raw))))
+        ),
+    )
+    for body in bodies:
+        try:
+            groups = decode_logs(body)
+        except DecodeError:
+            continue
+        for item in Admitter(KEY).admit(groups):
+            if isinstance(item, Draft):
+                check_limits(item.record)
+            else:
+                assert "failed" not in item.reason
+                decode_logs(field(1, item.raw))

@@ -53,18 +53,22 @@ def request(*records: LogRecord, resource: Mapping[str, object] | None = None) -
     return message
 
 
+def varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
 def field(number: int, payload: bytes) -> bytes:
     """Wrap bytes as a length-delimited protobuf field."""
-    size, length = bytearray(), len(payload)
-    while length > 127:
-        size.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | 2, *size, length]) + payload
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
-def nested(depth: int) -> bytes:
-    """Return an attribute of a LogRecord, as bytes: an array in an array, and so on."""
+def nested(depth: int, number: int = 6) -> bytes:
+    """Return an attribute as bytes, an array in an array and so on; 6 is a LogRecord's field, 1 a Resource's."""
     value = b""
     for _ in range(depth):
         value = field(5, field(1, value))
-    return field(6, field(1, b"deep") + field(2, value))
+    return field(number, field(1, b"deep") + field(2, value))
