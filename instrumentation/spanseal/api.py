@@ -12,7 +12,7 @@ from .errors import InvalidRecord
 from .identifiers import uuid7
 from .request import current_request
 from .runtime import current
-from .wire import AuditRecord
+from .wire import INT64, AuditRecord
 
 __all__ = ["record", "request_id", "set_actor"]
 
@@ -52,7 +52,7 @@ def set_actor(actor: Actor | str) -> None:
     request = current_request.get()
     if request is None:
         raise InvalidRecord("set_actor() was called outside of a request: give record() its actor instead")
-    request.explicit_actor = actor if isinstance(actor, Actor) else Actor(actor)
+    request.act_as(actor if isinstance(actor, Actor) else Actor(actor))
 
 
 def record(
@@ -85,6 +85,8 @@ def record(
     _check(action, outcome, failure_reason)
     _check_attributes(attributes or {})
     if isinstance(resource_id, int):
+        if resource_id not in INT64:
+            raise InvalidRecord("resource_id needs more than 64 bits: give it as text")
         resource_id = str(resource_id)
     who = Actor(actor) if isinstance(actor, str) else actor
     request = current_request.get()
@@ -131,7 +133,7 @@ def _check(action: str, outcome: str, failure_reason: str) -> None:
 def _check_attributes(attributes: Mapping[Any, object]) -> None:
     for key, value in attributes.items():
         if not isinstance(key, str) or not key:
-            raise InvalidRecord(f"the attribute key {key!r} must be text, and not empty")
+            raise InvalidRecord(f"an attribute's key must be text and not empty, not {type(key).__name__}")
         if key in _TAKEN:
             raise InvalidRecord(f"the attribute {key!r} is taken from the request and its actor")
         if key.startswith("audit.personal."):

@@ -43,7 +43,7 @@ _PREFIXES = re.compile(r"api|rest|v\d*(_\d+)?")
 _SECRET_NAME = re.compile(
     r"token|secret(?!ar)|passw|passphrase|passcode|signature|jwt|nonce|hmac|credential|api_?key|auth_?code"
     r"|(^|_)(otp|totp|auth|pwd|pw|bearer|cookie)(_|$)"
-    r"|(access|activation|confirm|confirmation|invitation|invite|login|magic|private|reset|session|verification|verify)_?(code|hash|id|key|link)"
+    r"|(access|activation|confirm|confirmation|invitation|invite|login|magic|private|reset|session|verification|verify)_?(code|hash|key|link)"
     r"|^(key|code|sig|hash|pin)$"
 )
 

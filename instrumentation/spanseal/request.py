@@ -100,6 +100,11 @@ class AuditedRequest:
         self.exception = exception_type(error)
         self._changed = True
 
+    def act_as(self, actor: Actor) -> None:
+        """Take the actor from the application, which knows best."""
+        self.explicit_actor = actor
+        self._changed = self._changed or self.pending.answered
+
     # --- stages ----------------------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -146,6 +146,7 @@ def export(environ: Mapping[str, str] = os.environ) -> Export:
     endpoint = environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "").strip()
     if not endpoint:
         base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "http://localhost:4318"
+        _check_endpoint(base)
         endpoint = base.removesuffix("/") + "/v1/logs"
     _check_endpoint(endpoint)
     compression = either("COMPRESSION").lower() or "none"
@@ -180,7 +181,7 @@ def _headers(text: str) -> dict[str, str]:
     headers: dict[str, str] = {}
     for position, pair in enumerate(filter(str.strip, text.split(",")), start=1):
         name, equals, value = pair.partition("=")
-        value = unquote(value).strip()
+        value = unquote(value.strip(" \t"))
         if not equals or not _HEADER_NAME.fullmatch(name.strip()) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(
                 f"OTEL_EXPORTER_OTLP_[LOGS_]HEADERS: number {position} is not name=value; "

@@ -189,7 +189,12 @@ class SpoolFile:
         return rows[0][0] if rows else None
 
     def final(self, rows: int, size: int) -> list[Row]:
-        """The next records to send, oldest first: at most `rows`, and about `size` bytes of bodies."""
+        """The next records to send: the oldest, in the order of their numbers.
+
+        Args:
+            rows: The most.
+            size: Bytes of all bodies, about: one record is always given.
+        """
         found = self.read(
             "SELECT id, stream_id, seq, body FROM record WHERE state = ? ORDER BY id LIMIT ?", (FINAL, rows)
         )
@@ -200,7 +205,8 @@ class SpoolFile:
             if batch and total > size:
                 break
             batch.append(Row(*row))
-        return batch
+        # Numbers are drawn when requests end, rows are made when they begin.
+        return sorted(batch, key=lambda row: (row.stream_id, row.seq))
 
     def delete(self, ids: Sequence[int]) -> None:
         """Forget records that the collector has acknowledged."""
