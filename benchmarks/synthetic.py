@@ -21,6 +21,7 @@ from spanseal_storage.writer import Writer
 
 __all__ = ["make_log", "synthetic_draft"]
 
+_BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 _STREAM = "web-1/0192f000-0000-7000-8000-0000000000aa"
 
 
@@ -52,17 +53,16 @@ def synthetic_draft(number: int) -> Draft:
         trace_id=f"{number:032x}",
         span_id=f"{number:016x}",
         actor_ip="10.0.0.7",
-        personal={"user_agent.original": "Mozilla/5.0 (X11; Linux x86_64)"},
+        personal={"user.name": f"user.{number % 1000}", "user_agent.original": _BROWSER},
         metadata={
             "audit.capture": "wsgi",
             "http.request.method": "GET",
             "http.response.status_code": str(status),
             "http.route": "/patients/<int:pid>",
-            "resource.telemetry.sdk.language": "python",
-            "server.address": "clinic.example.org",
-            "url.scheme": "https",
+            "scope.name": "spanseal",
+            "scope.version": "0.1.0",
         },
-        metadata_types="ssissss",
+        metadata_types="ssisss",
     )
     return Draft(record, untimed=False, size=1024)
 
