@@ -60,8 +60,9 @@ def open_reader(directory: DataDirectory, what: str, *, wait: float = _WAIT_SECO
     client, refusal = None, ""
     while True:
         runtime = directory.runtime()
-        # The lock tells who is alive; runtime.json may have outlived a collector that was killed.
-        if runtime is not None and directory.is_held():
+        # The lock tells who is alive; runtime.json may have outlived a collector that was killed, and somebody
+        # else may listen at its port by now.
+        if runtime is not None and directory.is_held() and directory.holder()[1] == runtime.pid:
             client, refusal = _connect(runtime)
             if client is not None:
                 break
@@ -115,6 +116,8 @@ def _connect(runtime: Runtime) -> tuple[Any, str]:
             send_receive_timeout=_RESPONSE_SECONDS,
             query_retries=0,
             compress=False,
+            # In the body: a URL holds no statement of any length.
+            form_encode_query_params=True,
             autogenerate_session_id=False,
             # A pool of its own, or a proxy named in the environment would be handed the token.
             pool_mgr=get_pool_manager(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import ipaddress
+import itertools
 import json
 import unicodedata
 import uuid
@@ -24,6 +25,7 @@ from rich.text import Text
 __all__ = [
     "aligned",
     "cell_text",
+    "iso_nanoseconds",
     "iso_time",
     "json_line",
     "json_value",
@@ -37,6 +39,9 @@ __all__ = [
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _WIDEST = 60
+_MEASURED = 1000  # rows that give the columns their widths
+_ROWS_AT_ONCE = 500  # rows of one table on a terminal; the next ones get a table of their own
+_EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, which is written by hand: that is much faster
 
 
 def printable(text: str) -> str:
@@ -58,15 +63,28 @@ def _escape(character: str) -> str:
 
 
 def iso_time(value: dt.datetime) -> str:
-    """Return a time as ISO 8601 UTC with milliseconds; a time without zone is UTC."""
+    """Return a time as ISO 8601 UTC, with microseconds where it has any; a time without zone is UTC."""
     aware = value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
-    return aware.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    digits = "microseconds" if aware.microsecond % 1000 else "milliseconds"
+    return aware.isoformat(timespec=digits).replace("+00:00", "Z")
+
+
+def iso_nanoseconds(nanoseconds: int, digits: int = 9) -> str:
+    """Return a time as ISO 8601 UTC.
+
+    Args:
+        nanoseconds: since the Unix epoch, as in a signed 64-bit column.
+        digits: of the second's fraction, 1 to 9; what is finer is cut off.
+
+    """
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{(_EPOCH + dt.timedelta(seconds=seconds)).isoformat()}.{f'{rest:09}'[:digits]}Z"
 
 
 def json_value(value: Any) -> Any:  # noqa: PLR0911 - one for each type
     """Return what JSON can hold of a value that the database driver returned.
 
-    Times become ISO 8601 UTC with milliseconds, bytes lower-case hex, decimals, UUIDs and addresses text,
+    Times become ISO 8601 UTC, bytes lower-case hex, decimals, UUIDs and addresses text,
     numbers that JSON lacks (NaN and the infinities) null.
     """
     if isinstance(value, float):
@@ -148,30 +166,42 @@ def rich_table(
     rows: Iterable[Sequence[Any]],
     styles: Mapping[str, str] | None = None,
 ) -> int:
-    """Show rows as a table as wide as the terminal, and return how many there were."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(Text(printable(name)), overflow="fold", style=(styles or {}).get(name))
+    """Show rows as tables as wide as the terminal, 500 rows in each, and return how many rows there were."""
+    left = iter(rows)
     count = 0
-    for count, row in enumerate(rows, 1):  # noqa: B007 - the count is the result
-        table.add_row(*(_styled(cell_text(value)) for value in row))
-    console.print(table)
-    return count
+    while True:
+        some = list(itertools.islice(left, _ROWS_AT_ONCE))
+        if count and not some:
+            return count
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for name in names:
+            table.add_column(Text(printable(name)), overflow="fold", style=(styles or {}).get(name))
+        for row in some:
+            table.add_row(*(_styled(cell_text(value)) for value in row))
+        console.print(table)
+        count += len(some)
+        if len(some) < _ROWS_AT_ONCE:
+            return count
 
 
 _OUTCOMES = {"success": "green", "failure": "red", "unknown": "yellow"}
 
 
 def _styled(text: str) -> Text:
-    return Text(text, style=_OUTCOMES.get(text, ""))
+    return Text(text, style=_OUTCOMES.get(text.partition(":")[0], ""))
 
 
 def aligned(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Yield lines of text with aligned columns, for a pipe: whole values, nothing wrapped or cut."""
-    cells = [[cell_text(value) for value in row] for row in rows]
+    """Yield lines of text with aligned columns, for a pipe: whole values, nothing wrapped or cut.
+
+    The first thousand rows give the columns their widths, so that any number of rows can follow.
+    """
+    left = iter(rows)
+    measured = [[cell_text(value) for value in row] for row in itertools.islice(left, _MEASURED)]
     header = [printable(name) for name in names]
     widths = [
-        min(max(len(line[index]) for line in (header, *cells)), _WIDEST) for index in range(len(header))
+        min(max(len(line[index]) for line in (header, *measured)), _WIDEST) for index in range(len(header))
     ]
-    for line in (header, *cells):
+    rest = ([cell_text(value) for value in row] for row in left)
+    for line in itertools.chain([header], measured, rest):
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -34,7 +34,7 @@ from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
 from spanseal_storage.sql_functions import FunctionCatalog, function_catalog
 
-__all__ = ["FORMATS", "TABLES", "Statement", "check", "inspect"]
+__all__ = ["FORMATS", "TABLES", "Statement", "check", "engine_words", "format_of", "inspect", "normal_form"]
 
 TABLES = frozenset({"events", "records", "checkpoints", "quarantine", "schema_migrations"})
 """What may be read of the database `audit`."""
@@ -210,7 +210,7 @@ def inspect(client: Any, statement: str, parameters: Mapping[str, str] | None = 
         _refuse(f"it is longer than {MAX_STATEMENT_CHARACTERS} characters; bind long values as parameters")
     if "\x00" in statement:
         _refuse("it holds a NUL character")
-    text = _normal_form(client, statement)
+    text = normal_form(client, statement)
     _check_text(text)
     nodes = _nodes(client, text, parameters)
     catalog = function_catalog(client)
@@ -223,13 +223,24 @@ def _refuse(reason: str, cause: BaseException | None = None) -> NoReturn:
     raise StatementRefusedError(f"the statement is refused: {reason}") from cause
 
 
-def _normal_form(client: Any, statement: str) -> str:
+def normal_form(client: Any, statement: str) -> str:
+    """Return a statement as the engine itself writes it: one statement, in one line, without comments.
+
+    Args:
+        client: a clickhouse-connect client, of the embedded engine or of a collector's endpoint.
+        statement: what somebody wrote.
+
+    Raises:
+        StatementRefusedError: it is not one statement.
+        EngineError: the engine did not answer.
+
+    """
     try:
         rows = client.query(
             "SELECT formatQuerySingleLine({statement:String})", parameters={"statement": statement}
         ).result_rows
     except ClickHouseError as error:
-        _refuse(f"it is not one statement that can be parsed: {_engine_words(error)}", error)
+        _refuse(f"it is not one statement that can be parsed: {engine_words(error)}", error)
     except OSError as error:
         raise EngineError(f"the engine did not answer: {error}") from error
     return str(rows[0][0])
@@ -257,7 +268,7 @@ def _nodes(client: Any, text: str, parameters: Mapping[str, str] | None) -> list
         # format, which is the same.
         answer = raw_query(client, f"EXPLAIN AST {text}", "TabSeparated", parameters or {}).decode()
     except ClickHouseError as error:
-        _refuse(_engine_words(error), error)
+        _refuse(engine_words(error), error)
     except OSError as error:
         raise EngineError(f"the engine did not answer: {error}") from error
     except UnicodeDecodeError as error:
@@ -285,6 +296,12 @@ def _check_show(text: str) -> str | None:
     )
 
 
+def format_of(text: str) -> str | None:
+    """Return the format that a statement in its normal form names at its end; None where it names none."""
+    clause = _FORMAT_AT_END.search(text)
+    return clause["format"] if clause else None
+
+
 def _check_format(name: str | None) -> str | None:
     if name is not None and name not in FORMATS:
         _refuse(f"FORMAT {name} is not allowed")
@@ -297,7 +314,6 @@ def _check_tree(client: Any, text: str, nodes: list[_Node], catalog: FunctionCat
         _refuse(f"{root.kind} is not a reading statement; use SELECT, SHOW TABLES, DESCRIBE or EXPLAIN")
     if root.kind == "Explain" and not _EXPLAINS.fullmatch(root.line):
         _refuse("of EXPLAIN only PLAN, PIPELINE, SYNTAX, ESTIMATE and QUERY TREE are allowed")
-    clause = _FORMAT_AT_END.search(text)
     has_names = any(node.kind == "WithElement" for node in nodes)
     above: list[_Node] = []  # the nodes that this one is in, outermost first
     for position, node in enumerate(nodes):
@@ -312,7 +328,7 @@ def _check_tree(client: Any, text: str, nodes: list[_Node], catalog: FunctionCat
             else:
                 _check_node(client, node, above, catalog, position=position, has_names=has_names)
         above.append(node)
-    return _check_format(clause["format"]) if clause else None
+    return _check_format(format_of(text))
 
 
 def _check_node(
@@ -391,7 +407,7 @@ def _is_table(client: Any, name: str) -> bool:
             parameters={"database": DATABASE, "name": name},
         ).result_rows
     except (ClickHouseError, OSError) as error:
-        raise EngineError(f"the engine did not answer: {_engine_words(error)}") from error
+        raise EngineError(f"the engine did not answer: {engine_words(error)}") from error
     return bool(rows[0][0])
 
 
@@ -399,9 +415,14 @@ def _table_names() -> str:
     return ", ".join(f"{DATABASE}.{name}" for name in sorted(TABLES))
 
 
-def _engine_words(error: BaseException) -> str:
+def engine_words(error: BaseException) -> str:
+    """Return what is wrong in the engine's words, in one line, without what only its developers need."""
     text = str(error).strip() or type(error).__name__
     # The engine tells its own statement around the user's; only what is wrong with the latter is of use.
     text = text.split(": In scope SELECT formatQuerySingleLine", 1)[0].splitlines()[0]
+    # What the driver puts around the answer of a collector's endpoint.
+    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", text)
+    text = re.sub(r" \(for url [^)]*\)$", "", text)
     text = re.sub(r"^(?:Code: \d+\. DB::Exception: )+", "", text)
-    return re.sub(r" \(version [\w.]+\).*", "", text)[:500]
+    text = re.sub(r" \(version [\w.]+\).*", "", text)
+    return re.sub(r"\.? \([A-Z0-9_]+\)$", "", text)[:500]
