@@ -62,7 +62,7 @@ class Limits:
     heartbeat_seconds: float = 3600.0
     abandon_seconds: float = 120.0
     """How long a batch is tried before its chain is given up."""
-    stop_seconds: float = 5.0
+    stop_seconds: float = 3.0
     """How long the storage may fail when the process is to end."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Log:
     client: Any
     key: SigningKey
     checkpoints: CheckpointFile
+    close: Callable[[], None]
+    """Leaves the directory to another process."""
 
     def new_chain(self, predecessors: Sequence[Checkpoint]) -> tuple[Sealer, list[Draft]]:
         sealer = Sealer(self.key, self.identity.log_name, self.identity.collector_name)
@@ -84,16 +87,14 @@ class Log:
 def log(tmp_path: Path) -> Iterator[Log]:
     directory = DataDirectory(tmp_path / "data")
     identity = directory.create("audit.example.org/test", "collector-1")
-    with directory.hold("test"):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(directory.hold("test"))
         with open_engine(directory, Role.OWNER) as engine:
             client = engine.client()
             migrations.migrate(client)
             client.close()
         key = load_signing_key(directory)
-        with (
-            open_engine(directory, Role.WRITER) as engine,
-            CheckpointFile(directory.checkpoint_log) as checkpoints,
-        ):
-            client = engine.client()
-            yield Log(directory, identity, engine, client, key, checkpoints)
-            client.close()
+        engine = stack.enter_context(open_engine(directory, Role.WRITER))
+        checkpoints = stack.enter_context(CheckpointFile(directory.checkpoint_log))
+        client = stack.enter_context(contextlib.closing(engine.client()))
+        yield Log(directory, identity, engine, client, key, checkpoints, stack.close)

@@ -28,6 +28,12 @@ def items(*records: LogRecord) -> list[Draft | Rejected]:
     return list(ADMITTER.admit(decode_logs(request(*records).SerializeToString())))
 
 
+def drafts(*records: LogRecord) -> list[Draft]:
+    found = [item for item in items(*records) if isinstance(item, Draft)]
+    assert len(found) == len(records)
+    return found
+
+
 def numbered(number: int, **more: Any) -> LogRecord:
     return record(audit__stream_id=STREAM, audit__sequence__number=number, **more)
 

@@ -12,7 +12,7 @@ from spanseal_collector.admission import Draft
 from spanseal_collector.deduplication import _MAX_INTERVALS, _NEW_STREAMS, Deduplicator, _Stream, same_content
 from spanseal_ledger.personal import commitment
 from spanseal_ledger.record import Record
-from tests.collector.faults import items, numbered
+from tests.collector.faults import drafts, numbered
 from tests.collector.wire import record
 
 
@@ -38,12 +38,6 @@ class Table:
 
     def store(self, drafts: Iterable[Draft]) -> None:
         self.rows.update({(d.record.tenant, d.record.record_id): d.record for d in drafts})
-
-
-def drafts(*records: Any) -> list[Draft]:
-    found = items(*records)
-    assert all(isinstance(item, Draft) for item in found)
-    return [item for item in found if isinstance(item, Draft)]
 
 
 @given(st.lists(st.integers(0, 120), max_size=200))

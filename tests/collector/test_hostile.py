@@ -23,9 +23,8 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     folder = tmp_path_factory.mktemp("hostile")
     with Collector(folder / "data", folder / "collector.log") as running:
         yield running
-        chains, sealed = verdict(running.data)["chains"], health(running)["sealed"]
-        assert (chains, verdict(running.data)["verdict"]) == (1, "clean"), running.tail()
-        assert sealed
+        result = verdict(running.data)
+        assert (result["verdict"], result["chains"]) == ("clean", 1), running.tail()
         # Nothing that was sent came as far as to an error that nobody expected.
         assert "Traceback" not in running.log.read_text()
 
@@ -191,7 +190,7 @@ def test_clients_that_leave_or_dawdle_cost_nobody_else_anything(collector: Colle
 
 def test_many_clients_at_once_and_one_slow_request_between_them(collector: Collector) -> None:
     tiny = field(2, LogRecord(event_name="a.b").SerializeToString())
-    slow = field(1, field(2, tiny * 30_000))
+    slow = field(1, field(2, tiny * 10_000))
 
     def send(number: int) -> list[int]:
         if number == 0:
@@ -203,13 +202,13 @@ def test_many_clients_at_once_and_one_slow_request_between_them(collector: Colle
     with ThreadPoolExecutor(8) as clients:
         codes = [code for found in clients.map(send, range(8)) for code in found]
     assert set(codes) == {200}
-    assert health(collector)["sealed"] - before == 30_000 + 7 * 5 * 2
+    assert health(collector)["sealed"] - before == 10_000 + 7 * 5 * 2
 
 
 def test_it_answers_its_health_while_it_decodes(collector: Collector) -> None:
     tiny = field(2, LogRecord(event_name="a.b").SerializeToString())
     with ThreadPoolExecutor(1) as client:
-        slow = client.submit(post, collector.url, field(1, field(2, tiny * 60_000)))
+        slow = client.submit(post, collector.url, field(1, field(2, tiny * 30_000)))
         asked = 0
         while not slow.done():
             health(collector)
