@@ -173,14 +173,16 @@ def _look(request: AuditedRequest, context: Any) -> None:
         request.span_id = trace.format_span_id(ids.span_id)
     request.session_id = actor.session_digest(session) or request.session_id
     g = flask.g._get_current_object()  # noqa: SLF001 - as above
+    resolver, wrong = None, None
     try:
         resolver = request.runtime.resolver
     except ConfigurationError as error:
-        request.runtime.trouble(error)
-        resolver = None  # the other sources may know
+        wrong = error
     found = actor.resolve(resolver, g=g, session=session)
     if found is not None:
         request.actor = found
+    if wrong is not None:
+        request.runtime.trouble(wrong, "the actor is looked for elsewhere")
 
 
 def _texts(rule: Any, values: Mapping[str, Any]) -> dict[str, str]:

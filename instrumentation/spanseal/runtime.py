@@ -176,8 +176,12 @@ class Runtime:
                 return
             end()
 
-    def trouble(self, error: Exception) -> None:
+    def trouble(self, error: Exception, otherwise: str = "requests go on unaudited") -> None:
         """Say that something cannot be audited, once a minute, and refuse it where that was asked for.
+
+        Args:
+            error: What went wrong.
+            otherwise: What happens where nothing is refused.
 
         Raises:
             NotAudited: It must not be done.
@@ -187,7 +191,7 @@ class Runtime:
             logger.critical(
                 "%s; %s",
                 str(error) or type(error).__name__,
-                "requests are refused" if closed else "requests go on unaudited",
+                "requests are refused" if closed else otherwise,
                 exc_info=None if isinstance(error, SpansealError) else error,
             )
         if closed:

@@ -141,7 +141,8 @@ class Shipper:
 
     def _name_damaged(self) -> None:
         if names := list(self._adopter.damaged):
-            self._spool.append(producer.damaged(self._spool.stream, self._settings.tenant, names))
+            gap = producer.damaged(self._spool.stream, self._settings.tenant, names)
+            self._spool.append(gap, beyond=True)
             del self._adopter.damaged[: len(names)]
 
     def _send_all(self) -> bool:
@@ -227,7 +228,7 @@ class Shipper:
         gap = producer.gap(row.stream_id, self._settings.tenant, row.seq, row.seq, "refused", named)
         # Named before it is set aside: killed in between, it is named twice rather than never.
         try:
-            self._spool.append(gap)
+            self._spool.append(gap, beyond=True)
         except SpoolDamaged as error:  # this process's own file is, not `file`
             raise SpoolUnavailable(str(error)) from error
         file.set_aside(row, reason)

@@ -115,20 +115,26 @@ class Spool:
         if row is None:
             return self._insert(ANSWERED, body)
         self._check()
-        self.file.write("UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row))
+        self.file.write(
+            "UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row), beyond=True
+        )
         return row
 
     def finish(self, row: int, body: bytes | None) -> None:
         """Take notice that a request has ended. Nothing is written now."""
         self._finished.append(Finished(row, body))
 
-    def append(self, body: bytes) -> None:
+    def append(self, body: bytes, *, beyond: bool = False) -> None:
         """Store a record that is final at once, with its number.
+
+        Args:
+            body: The record.
+            beyond: Whether it is about the spool itself: it is then stored although the bound is reached.
 
         Raises:
             SpoolUnavailable: It is not stored, and no number is drawn.
         """
-        with self.file.transaction() as execute:
+        with self.file.transaction(beyond=beyond) as execute:
             self._check()  # in here: nothing may follow the stream's end
             (following,) = execute(
                 "UPDATE stream SET next = next + 1 WHERE stream_id = ? RETURNING next", (self.stream,)
@@ -153,7 +159,7 @@ class Spool:
         if not waiting and not unnamed:
             return 0
         try:
-            with self.file.transaction() as execute:
+            with self.file.transaction(beyond=True) as execute:
                 (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
                 for item in waiting:
                     execute(
@@ -234,7 +240,7 @@ class Spool:
             return
         self.settle()
         self.closed = True
-        with self.file.transaction() as execute:
+        with self.file.transaction(beyond=True) as execute:
             (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
             execute(
                 "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, ?, ?)",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ OPEN, ANSWERED, FINAL = 0, 1, 2
 FORMAT = "1"
 PAGE = 4096
 _LEAST_PAGES = 16
+_MOST_PAGES = (1 << 30) - 1  # what every SQLite takes
+_RESERVE = 64
+_WAL_BYTES = 8 << 20
 # The checkpoint of the WAL is done by the background thread; this is the bound if it cannot.
 _AUTOCHECKPOINT_PAGES = 8192
 _CHECKPOINT_WRITES = 500
@@ -58,6 +61,7 @@ class SpoolFile:
         self._lock = lock
         self._connection = connection
         self._writes = 0
+        self._pages = _MOST_PAGES
 
     @classmethod
     def create(
@@ -132,19 +136,24 @@ class SpoolFile:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'disk' else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         except sqlite3.Error:
             connection.close()
             raise
         return cls(path, connection, lock)
 
     @contextmanager
-    def transaction(self) -> Iterator[Any]:
+    def transaction(self, *, beyond: bool = False) -> Iterator[Any]:
         """Run statements in one transaction; gives `Connection.execute`.
+
+        Args:
+            beyond: Whether the file may become somewhat larger than its bound by this: it is about records
+                that are in it already, and must not wait for room that only they can make.
 
         Raises:
             SpoolUnavailable: A statement or the commit failed; nothing of it is kept.
         """
-        with self._lock:
+        with self._lock, self._raised() if beyond else nullcontext():
             self._writes += 1
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -158,16 +167,18 @@ class SpoolFile:
             except sqlite3.Error as error:
                 raise _translated(error, self.path, "written") from error
 
-    def write(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Run one statement as one transaction.
-
-        Raises:
-            SpoolUnavailable: It failed.
-        """
+    def write(self, statement: str, values: Sequence[object] = (), *, beyond: bool = False) -> sqlite3.Cursor:
+        """Run one statement as one transaction. Arguments and errors as in `transaction`."""
         with self._lock:
             self._writes += 1
             try:
-                return self._connection.execute(statement, values)
+                try:
+                    return self._connection.execute(statement, values)
+                except sqlite3.OperationalError as error:
+                    if not beyond or error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                        raise
+                with self._raised():
+                    return self._connection.execute(statement, values)
             except sqlite3.Error as error:
                 raise _translated(error, self.path, "written") from error
 
@@ -216,7 +227,7 @@ class SpoolFile:
 
     def set_aside(self, row: Row, reason: str) -> None:
         """Keep a record that the collector refuses where it is not sent again."""
-        with self.transaction() as execute:
+        with self.transaction(beyond=True) as execute:
             execute(
                 "INSERT INTO aside (stream_id, seq, body, reason, at) VALUES (?, ?, ?, ?, ?)",
                 (row.stream_id, row.seq, row.body, reason, time.time_ns()),
@@ -229,7 +240,21 @@ class SpoolFile:
 
     def limit(self, max_bytes: int) -> None:
         """Bound the file's size. It never shrinks by this: free pages are used again."""
-        self.write(f"PRAGMA max_page_count={max(max_bytes // PAGE, _LEAST_PAGES)}")
+        with self._lock:
+            self._pages = min(max(max_bytes // PAGE, _LEAST_PAGES), _MOST_PAGES)
+            self._bound(self._pages)
+
+    @contextmanager
+    def _raised(self) -> Iterator[None]:
+        self._bound(min(self._pages + self._pages // 4 + _RESERVE, _MOST_PAGES))
+        try:
+            yield
+        finally:
+            self._bound(self._pages)
+
+    def _bound(self, pages: int) -> None:
+        with suppress(sqlite3.Error):  # a file that cannot be read says so when it is used
+            self._connection.execute(f"PRAGMA max_page_count={pages}")
 
     def checkpoint(self, *, force: bool = False) -> None:
         """Move what is in the WAL into the database, now and then, so that the WAL stays small.

@@ -84,6 +84,7 @@ def test_an_error_in_close_is_the_servers_and_on_record(audit: Audit, app: flask
 def test_an_answer_that_is_never_closed_ends_when_it_is_gone(
     audit: Audit, app: flask.Flask, *, in_a_cycle: bool
 ) -> None:
+    audit.set(SPANSEAL_ADOPT_INTERVAL="0.05")
     app.add_url_rule("/patients", view_func=lambda: "none", methods=["POST"])
     body, _ = call(app, environ(app, "/patients", method="POST"))
     if in_a_cycle:
@@ -169,6 +170,7 @@ class NativeWrapper(FileWrapper):
 
 @pytest.mark.parametrize("close", [True, False])
 def test_a_file_stays_in_the_servers_own_wrapper(audit: Audit, app: flask.Flask, *, close: bool) -> None:
+    audit.set(SPANSEAL_ADOPT_INTERVAL="0.05")
     app.add_url_rule("/file", view_func=lambda: flask.send_file(io.BytesIO(b"content"), "text/plain"))
     request = environ(app, "/file") | {"wsgi.file_wrapper": NativeWrapper}
     body, begun = call(app, request)
