@@ -46,7 +46,7 @@ _GRANTS: Mapping[Role, tuple[str, ...]] = {
 _CONFIG = """<clickhouse>
   <users_config>{users}</users_config>
   <max_server_memory_usage>{memory}</max_server_memory_usage>
-  <logger><level>none</level></logger>
+  <logger><level>none</level><console>false</console></logger>
 </clickhouse>
 """
 

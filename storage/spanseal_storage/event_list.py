@@ -59,17 +59,23 @@ def short_rows(client: Any, wanted: EventFilter, limit: int) -> Iterator[Sequenc
         "outcome",
         "failure_reason",
         "request_id",
+        "personal['user.name']",
+        "metadata['audit.subject.type']",
+        _as_it_was("metadata['audit.subject.id']", "audit.subject.id"),
     )
     where, parameters = wanted.condition()
     for page in newest_first(client, expressions, where, parameters, limit=limit):
         for time, *texts in page:
-            kind, actor, role, action, resource, its_id, outcome, reason, request = map(_text, texts)
+            kind, actor, role, action, resource, its_id, outcome, reason, request, name, *of = map(
+                _text, texts
+            )
+            whole = f"{resource}/{its_id}" if its_id else resource
             yield (
                 iso_nanoseconds(time, 3),
-                actor or kind,
+                f"{actor or kind} ({name})" if name else actor or kind,
                 role,
                 action,
-                f"{resource}/{its_id}" if its_id else resource,
+                f"{whole} of {'/'.join(of)}" if all(of) else whole,
                 f"{outcome}: {reason}" if reason else outcome,
                 request,
             )

@@ -160,6 +160,10 @@ def _csv_cell(value: Any, *, safe: bool) -> str:
     return printable(text) if safe else text
 
 
+_NEVER_FOLDED = frozenset({"time", "action"})
+"""Columns that are not read any more when they are folded."""
+
+
 def rich_table(
     console: Console,
     names: Sequence[str],
@@ -175,7 +179,10 @@ def rich_table(
             return count
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for name in names:
-            table.add_column(Text(printable(name)), overflow="fold", style=(styles or {}).get(name))
+            style = (styles or {}).get(name)
+            table.add_column(
+                Text(printable(name)), overflow="fold", style=style, no_wrap=name in _NEVER_FOLDED
+            )
         for row in some:
             table.add_row(*(_styled(cell_text(value)) for value in row))
         console.print(table)
