@@ -36,13 +36,13 @@ class Heartbeat:
         Args:
             sealer: the chain they are for; what it has sealed by now is what they tell.
             clock_offset: of the wall clock against the monotonic one, in ns.
-            counts: further counts, by name.
+            counts: further counts, by metadata key.
 
         """
         metadata = {
             "audit.heartbeat.clock_offset_ns": str(clock_offset),
             "audit.heartbeat.records": str(sealer.size),
-            **{f"audit.heartbeat.{name}": str(count) for name, count in counts.items()},
+            **{key: str(count) for key, count in counts.items()},
         }
         self._said = dict(sealer.counts)
         changed = {

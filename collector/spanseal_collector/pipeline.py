@@ -288,7 +288,10 @@ class Pipeline:
         statistics = self.statistics
         beat = last or self._heartbeat.remaining() == 0
         if beat:
-            counts = {"quarantined": statistics.quarantined, "duplicates": statistics.duplicates}
+            counts = {
+                "audit.heartbeat.quarantined": statistics.quarantined,
+                "audit.heartbeat.duplicates": statistics.duplicates,
+            }
             drafts += self._heartbeat.drafts(sealer, self._clock.offset, counts)
         if last:
             drafts.append(sealer.own("audit_log.stopped", {}))

@@ -32,6 +32,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from spanseal_storage.errors import EngineError, StatementRefusedError
 from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
+from spanseal_storage.sql_formats import FORMATS
 from spanseal_storage.sql_functions import FunctionCatalog, function_catalog
 
 __all__ = ["FORMATS", "TABLES", "Statement", "check", "engine_words", "format_of", "inspect", "normal_form"]
@@ -58,45 +59,6 @@ SYSTEM_TABLES = frozenset(
 """What clients and dashboards ask at their start; nothing about queries, users, processes or files."""
 
 TABLE_FUNCTIONS = frozenset({"numbers"})
-
-FORMATS = frozenset(
-    {
-        "Arrow",
-        "ArrowStream",
-        "CSV",
-        "CSVWithNames",
-        "CSVWithNamesAndTypes",
-        "JSON",
-        "JSONCompact",
-        "JSONCompactEachRow",
-        "JSONCompactEachRowWithNames",
-        "JSONCompactEachRowWithNamesAndTypes",
-        "JSONEachRow",
-        "JSONStrings",
-        "Markdown",
-        "Native",
-        "Null",
-        "Parquet",
-        "Pretty",
-        "PrettyCompact",
-        "PrettySpace",
-        "RowBinary",
-        "RowBinaryWithNames",
-        "RowBinaryWithNamesAndTypes",
-        "TSV",
-        "TSVRaw",
-        "TSVWithNames",
-        "TSVWithNamesAndTypes",
-        "TabSeparated",
-        "TabSeparatedRaw",
-        "TabSeparatedWithNames",
-        "TabSeparatedWithNamesAndTypes",
-        "Values",
-        "Vertical",
-        "XML",
-    }
-)
-"""Output formats that need no file or schema of their own."""
 
 MAX_STATEMENT_CHARACTERS = 256 << 10
 
