@@ -20,12 +20,10 @@ from .errors import SpoolDamaged, SpoolError
 from .identifiers import stream_id
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
-from .spool_file import FINAL, SpoolFile, remove
+from .spool_file import FINAL, Access, SpoolFile, remove
 from .throttle import Throttle
 
 if TYPE_CHECKING:
-    import threading
-
     from .settings import Settings
 
 logger = logging.getLogger("spanseal")
@@ -49,11 +47,11 @@ class Adopted:
 class Adopter:
     """Looks for dead processes' files and closes them out."""
 
-    def __init__(self, settings: Settings, lock: threading.Lock, own: Path) -> None:
+    def __init__(self, settings: Settings, access: Access, own: Path) -> None:
         self._directory = settings.spool_dir
         self._destination = settings.export.endpoint
         self._instance = settings.instance
-        self._lock = lock
+        self._access = access
         self._own = own
         self._elsewhere: set[Path] = set()
         self._throttle = Throttle()
@@ -124,7 +122,9 @@ class Adopter:
     def _open(self, lock: FileLock) -> SpoolFile | None:
         """Open the file beside a lock; nothing is left of one that never held a record."""
         path = lock.path.with_suffix(".db")
-        file = SpoolFile.open(path, self._lock) if path.exists() else None
+        # SQLite would delete the WAL of a file without a byte.
+        holds = path.exists() and path.stat().st_size > 0
+        file = SpoolFile.open(path, self._access) if holds else None
         if file is not None:
             return file
         if lock.used:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<QQQ")  # dropped records, process id, 1 while the spool file holds records
 _USED_AT = 16
 _WAIT = 2.0
-_PAUSE = 0.01
+_PAUSE = 0.005
 
 
 class _Descriptor:
@@ -145,7 +145,8 @@ def directory_lock(directory: Path, wait: float = _WAIT) -> Iterator[None]:
         wait: Seconds. Nobody holds it for long, unless stopped in the middle by a debugger or SIGSTOP.
 
     Raises:
-        OSError: It cannot be had in that time, or the file cannot be made.
+        BlockingIOError: It cannot be had in that time.
+        OSError: The file cannot be made.
     """
     descriptor = _open(directory / "directory.flock", os.O_CREAT)
     try:

@@ -35,6 +35,7 @@ from .locks import forget_all
 from .settings import Settings
 from .shipper import Shipper
 from .spool import Spool
+from .spool_file import Access
 from .throttle import Throttle
 from .wire import AuditRecord, encode_resource
 
@@ -68,7 +69,7 @@ class Runtime:
     def __init__(self) -> None:
         self._creation = threading.Lock()
         self._counting = threading.Lock()
-        self._spool_lock = threading.Lock()
+        self._access = Access()
         self._settings: Settings | None = None
         self._resolver: Resolver | None = None
         self._wrong: dict[str, str] = {}
@@ -241,6 +242,14 @@ class Runtime:
         if shipper is not None:
             shipper.stop(self.settings.shutdown_timeout)
 
+    def hold(self) -> None:
+        """Keep everybody out of SQLite, before `fork`."""
+        self._access.hold()
+
+    def let_go(self) -> None:
+        """Let them in again, in the parent."""
+        self._access.let_go()
+
     def abandon(self) -> None:
         """Give everything up, in a child after `fork`."""
         atexit.unregister(self.stop)
@@ -277,12 +286,12 @@ class Runtime:
     def _make(self) -> Spool:
         settings = self.settings
         resource = encode_resource(settings.resource)
-        spool = Spool(settings, resource, self._spool_lock)
+        spool = Spool(settings, resource, self._access)
         with self._counting:
             lost, self._lost_before = self._lost_before, 0
         if lost:
             spool.drop(lost)
-        shipper = Shipper(settings, spool, resource, self._spool_lock, before_settling=self.end_orphans)
+        shipper = Shipper(settings, spool, resource, self._access, before_settling=self.end_orphans)
         try:
             shipper.start()
         except RuntimeError as error:  # no more threads, or the interpreter is going down
@@ -311,6 +320,14 @@ def current() -> Runtime:
     return _runtime
 
 
+def _before_fork() -> None:
+    _runtime.hold()
+
+
+def _in_parent() -> None:
+    _runtime.let_go()
+
+
 def _in_child() -> None:
     global _runtime  # noqa: PLW0603 - one for each process
     _runtime.abandon()
@@ -318,4 +335,4 @@ def _in_child() -> None:
     _runtime = Runtime()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -22,7 +22,7 @@ from .locks import directory_lock
 from .registry import ended_streams
 from .settings import Settings
 from .spool import Spool
-from .spool_file import Row, SpoolFile
+from .spool_file import Access, Row, SpoolFile
 from .throttle import Throttle
 from .wire import attribute, export_request
 
@@ -43,14 +43,14 @@ class Shipper:
         settings: Settings,
         spool: Spool,
         resource: bytes,
-        lock: threading.Lock,
+        access: Access,
         before_settling: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._resource = resource
         self._exporter = Exporter(settings.export)
-        self._adopter = Adopter(settings, lock, spool.lock.path)
+        self._adopter = Adopter(settings, access, spool.lock.path)
         self._adopted: list[Adopted] = []
         self._before_settling = before_settling
         self._throttle = Throttle()

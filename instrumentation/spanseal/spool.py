@@ -19,7 +19,7 @@ from .errors import SpoolClosed, SpoolUnavailable
 from .identifiers import stream_id, uuid7
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
-from .spool_file import ANSWERED, FINAL, OPEN, SpoolFile, remove
+from .spool_file import ANSWERED, FINAL, OPEN, Access, SpoolFile, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class Spool:
         SpoolUnavailable: The directory or the file cannot be made.
     """
 
-    def __init__(self, settings: Settings, resource: bytes, lock: threading.Lock) -> None:
+    def __init__(self, settings: Settings, resource: bytes, access: Access) -> None:
         self._tenant = settings.tenant
         self.directory = settings.spool_dir
         self.stream = stream_id(settings.instance)
@@ -64,7 +64,7 @@ class Spool:
             try:
                 self.file = file = SpoolFile.create(
                     path,
-                    lock,
+                    access,
                     durability=settings.durability,
                     max_bytes=settings.max_bytes,
                     meta={
@@ -88,16 +88,23 @@ class Spool:
 
     def _start(self, settings: Settings) -> None:
         """Begin the stream: its first record names the streams that ended before."""
-        with directory_lock(self.directory), ended_streams(self.directory) as ended:
-            previous = ended.take(settings.export.endpoint, settings.instance, settings.tenant)
-            body = producer.started(self.stream, self._tenant, previous)
-            with self.file.transaction() as execute:
-                execute("INSERT INTO meta VALUES ('drops_named', 0)")
-                execute("INSERT INTO stream VALUES (?, 1, 0)", (self.stream,))
-                execute(
-                    "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, 0, ?)",
-                    (FINAL, self.stream, body),
-                )
+        try:
+            with directory_lock(self.directory), ended_streams(self.directory) as ended:
+                previous = ended.take(settings.export.endpoint, settings.instance, settings.tenant)
+                self._begin_stream(previous)
+        except BlockingIOError:
+            # Someone holds the list for long. A later stream will name them: nobody waits for that.
+            self._begin_stream([])
+
+    def _begin_stream(self, previous: list[tuple[str, int]]) -> None:
+        body = producer.started(self.stream, self._tenant, previous)
+        with self.file.transaction() as execute:
+            execute("INSERT INTO meta VALUES ('drops_named', 0)")
+            execute("INSERT INTO stream VALUES (?, 1, 0)", (self.stream,))
+            execute(
+                "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, 0, ?)",
+                (FINAL, self.stream, body),
+            )
 
     def begin(self, body: bytes) -> int:
         """Write down that a request is about to do something.

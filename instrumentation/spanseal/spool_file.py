@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from .errors import SpoolDamaged, SpoolUnavailable
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator, Mapping, Sequence
 
 OPEN, ANSWERED, FINAL = 0, 1, 2
@@ -53,12 +53,37 @@ class Row:
     body: bytes
 
 
-class SpoolFile:
-    """An open spool file. Every method holds `lock` while it is inside SQLite."""
+class Access:
+    """Held by whoever is inside SQLite, of all spool files of a process.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: threading.Lock) -> None:
+    SQLite has locks of its own for the whole process. A child forked while another thread holds one would wait
+    for it for ever, so `os.fork` waits until nobody is inside: `hold`.
+    """
+
+    def __init__(self) -> None:
+        self.statements = threading.Lock()
+        self.checkpoints = threading.Lock()
+        """Apart, since a checkpoint waits for the disk, and requests do not wait for that."""
+        self._held: list[threading.Lock] = []
+
+    def hold(self, seconds: float = 10.0) -> None:
+        """Wait until nobody is inside, and keep everybody out. A fork from within is let go on after a while."""
+        self._held = [lock for lock in (self.statements, self.checkpoints) if lock.acquire(timeout=seconds)]
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        held, self._held = self._held, []
+        for lock in held:
+            lock.release()
+
+
+class SpoolFile:
+    """An open spool file. Every method holds `access` while it is inside SQLite."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, access: Access) -> None:
         self.path = path
-        self._lock = lock
+        self._access = access
+        self._lock = access.statements
         self._connection = connection
         self._writes = 0
         self._pages = _MOST_PAGES
@@ -67,7 +92,7 @@ class SpoolFile:
     def create(
         cls,
         path: Path,
-        lock: threading.Lock,
+        access: Access,
         *,
         meta: Mapping[str, str | bytes],
         durability: str,
@@ -82,7 +107,8 @@ class SpoolFile:
         try:
             # SQLite gives its side files the permissions of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            spool = cls._connect(path, lock, durability)
+            with access.statements:
+                spool = cls._connect(path, access, durability)
             spool.limit(max_bytes)
             with spool.transaction() as execute:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -98,7 +124,7 @@ class SpoolFile:
         return spool
 
     @classmethod
-    def open(cls, path: Path, lock: threading.Lock) -> SpoolFile | None:
+    def open(cls, path: Path, access: Access) -> SpoolFile | None:
         """Open the file of a dead process.
 
         Returns:
@@ -109,7 +135,8 @@ class SpoolFile:
             SpoolUnavailable: It cannot be read now, or another version of this program made it.
         """
         try:
-            spool = cls._connect(path, lock, "process")
+            with access.statements:
+                spool = cls._connect(path, access, "process")
         except sqlite3.Error as error:
             raise _translated(error, path, "read") from error
         try:
@@ -130,7 +157,7 @@ class SpoolFile:
         return spool
 
     @classmethod
-    def _connect(cls, path: Path, lock: threading.Lock, durability: str) -> SpoolFile:
+    def _connect(cls, path: Path, access: Access, durability: str) -> SpoolFile:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -140,7 +167,7 @@ class SpoolFile:
         except sqlite3.Error:
             connection.close()
             raise
-        return cls(path, connection, lock)
+        return cls(path, connection, access)
 
     @contextmanager
     def transaction(self, *, beyond: bool = False) -> Iterator[Any]:
@@ -264,7 +291,11 @@ class SpoolFile:
         if not force and self._writes < _CHECKPOINT_WRITES:
             return
         self._writes = 0
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0)) as connection:
+        with (
+            self._access.checkpoints,
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(self.path, timeout=0)) as connection,
+        ):
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def sync(self) -> None:
