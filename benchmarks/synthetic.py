@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +51,8 @@ def synthetic_draft(number: int) -> Draft:
         resource_type="patient",
         resource_id=str(number % 50_000),
         request_id=uuid7(),
-        trace_id=f"{number:032x}",
-        span_id=f"{number:016x}",
+        trace_id=os.urandom(16).hex(),
+        span_id=os.urandom(8).hex(),
         actor_ip="10.0.0.7",
         personal={"user.name": f"user.{number % 1000}", "user_agent.original": _BROWSER},
         metadata={

@@ -27,6 +27,9 @@ _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(9, 'UTC')"
 _COUNTER = "CODEC(Delta, ZSTD(1))"
 _PACKED = "CODEC(ZSTD(1))"
+# What says the same in row after row packs as well this way, and verification, which reads every column, unpacks it
+# several times as fast.
+_REPEATING = "CODEC(LZ4)"
 _RANDOM = "CODEC(NONE)"  # hashes do not compress: trying costs time on every merge
 
 
@@ -49,31 +52,31 @@ COLUMNS: tuple[Column, ...] = (
     Column("event_time", _TIME, _COUNTER, "the source's clock"),
     Column("producer_seq", "UInt64", _COUNTER, "counter of the stream producer_id"),
     Column("record_id", "UUID", _RANDOM, "made at the source; idempotency key within the tenant"),
-    Column("tenant", _WORD, _PACKED, "isolation unit"),
-    Column("producer_id", _TEXT, _PACKED, "the stream, empty where there is no counter"),
-    Column("service", _WORD, _PACKED, "service.name"),
-    Column("actor_type", _WORD, _PACKED, "user, service, system or anonymous"),
+    Column("tenant", _WORD, _REPEATING, "isolation unit"),
+    Column("producer_id", _TEXT, _REPEATING, "the stream, empty where there is no counter"),
+    Column("service", _WORD, _REPEATING, "service.name"),
+    Column("actor_type", _WORD, _REPEATING, "user, service, system or anonymous"),
     Column("actor_id", _TEXT, _PACKED, "who"),
-    Column("actor_role", _WORD, _PACKED, "the role at the time of the action"),
-    Column("session_id", _TEXT, _PACKED, "session"),
-    Column("action", _WORD, _PACKED, "<resource>.<verb>"),
-    Column("outcome", _WORD, _PACKED, "success, failure or unknown"),
-    Column("failure_reason", _WORD, _PACKED, "empty unless the outcome is not success"),
-    Column("resource_type", _WORD, _PACKED, "to what kind of thing"),
+    Column("actor_role", _WORD, _REPEATING, "the role at the time of the action"),
+    Column("session_id", _TEXT, _REPEATING, "session"),
+    Column("action", _WORD, _REPEATING, "<resource>.<verb>"),
+    Column("outcome", _WORD, _REPEATING, "success, failure or unknown"),
+    Column("failure_reason", _WORD, _REPEATING, "empty unless the outcome is not success"),
+    Column("resource_type", _WORD, _REPEATING, "to what kind of thing"),
     Column("resource_id", _TEXT, _PACKED, "to which one"),
     Column("request_id", _TEXT, _PACKED, "one for all records of a request"),
     Column("trace_id", _TEXT, _PACKED, "lower-case hex or empty"),
     Column("span_id", _TEXT, _PACKED, "lower-case hex or empty"),
-    Column("actor_email", _TEXT, _PACKED, "personal data"),
-    Column("actor_ip", _TEXT, _PACKED, "personal data"),
-    Column("personal", "Map(LowCardinality(String), String)", _PACKED, "further personal data"),
-    Column("metadata", "Map(LowCardinality(String), String)", _PACKED, "everything else"),
-    Column("metadata_types", _TEXT, _PACKED, "one letter per pair of metadata, in key order"),
+    Column("actor_email", _TEXT, _REPEATING, "personal data"),
+    Column("actor_ip", _TEXT, _REPEATING, "personal data"),
+    Column("personal", "Map(LowCardinality(String), String)", _REPEATING, "further personal data"),
+    Column("metadata", "Map(LowCardinality(String), String)", _REPEATING, "everything else"),
+    Column("metadata_types", _TEXT, _REPEATING, "one letter per pair of metadata, in key order"),
     Column("personal_salt", _TEXT, _PACKED, "16 random bytes, empty where there is no personal data"),
     Column(
         "personal_commitment", "FixedString(32)", _PACKED, "SHA-256 over salt and personal data, or zeros"
     ),
-    Column("format", _WORD, _PACKED, "how the record is hashed"),
+    Column("format", _WORD, _REPEATING, "how the record is hashed"),
     Column("prev_hash", "FixedString(32)", _RANDOM, "hash of the record before it in its chain"),
     Column("hash", "FixedString(32)", _RANDOM, "SHA-256(canonical record, prev_hash)"),
     Column("checkpoint", _TEXT, _PACKED, "signed note, on the last record of each insert"),

@@ -47,16 +47,6 @@ Authorize = Callable[[str | None], bool]
 """Tells whether a token may read; given None where a request brought none. Compares in constant time."""
 
 MAX_BODY_BYTES = 1 << 20
-MAX_RESULT_BYTES = 256 << 20
-LIMITS: Mapping[str, int] = {
-    "max_execution_time": 300,
-    "max_memory_usage": 1 << 30,
-    "max_result_bytes": MAX_RESULT_BYTES,
-    "readonly": 1,  # the last one: it forbids to set any other
-}
-
-_THREADS = 4
-_MAX_WAITING = 64
 
 _DATABASES = frozenset({"", "default", DATABASE})
 # What tunes the transport or the parsing of input, neither of which is there to be tuned.
@@ -89,6 +79,7 @@ _KNOWN = frozenset({"query", "database", "default_format", "query_id"})
 # Codes of ClickHouse's ErrorCodes.cpp, and the statuses that its exceptionCodeToHTTPStatus gives them.
 _SYNTAX_ERROR, _UNKNOWN_FORMAT, _UNKNOWN_DATABASE, _READONLY = 62, 73, 81, 164
 _TOO_MANY_QUERIES, _TOO_LARGE, _ACCESS_DENIED, _AUTHENTICATION_FAILED, _UNKNOWN = 202, 307, 497, 516, 1002
+_TOO_MUCH_RESULT = 396
 _STATUS: Mapping[int, int] = {
     **dict.fromkeys(
         (6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 69, 70, 72, 117, 130, 153, 184, 215, 456, 457), 400
@@ -120,76 +111,6 @@ class _RequestError(Exception):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    statement: str
-    parameters: Mapping[str, str]
-    default_format: str
-    query_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    body: bytes
-    output_format: str
-    timezone: str
-    seconds: float
-
-
-class _Readers:
-    """A few threads, each with its own read-only client: a client serves one statement at a time."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._clients: list[Any] = []
-        self._waiting = 0
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spanseal-sql")
-
-    async def run(self, query: _Query) -> _Answer:
-        if self._waiting >= _MAX_WAITING:
-            raise _RequestError(
-                _TOO_MANY_QUERIES,
-                "TOO_MANY_SIMULTANEOUS_QUERIES",
-                "Too many queries are waiting, try again later",
-            )
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
-        finally:
-            self._waiting -= 1
-
-    def _answer(self, query: _Query) -> _Answer:
-        client = self._client()
-        begun = time.monotonic()
-        statement = sql_guard.inspect(client, query.statement, query.parameters)
-        appended = None if statement.output_format else query.default_format
-        body = raw_query(client, statement.text, appended, query.parameters)
-        return _Answer(
-            body,
-            statement.output_format or query.default_format,
-            str(client.server_tz),
-            time.monotonic() - begun,
-        )
-
-    def _client(self) -> Any:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._engine.client(**LIMITS)
-            client.database = DATABASE
-            self._local.client = client
-            with self._lock:
-                self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        with self._lock:
-            while self._clients:
-                self._clients.pop().close()
-
-
 def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
     """Make the ASGI application that answers queries over an open engine.
 
@@ -213,9 +134,19 @@ def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
                     "Authentication failed: give the token as the password, or as a bearer token",
                 )
             query = await _read(request)
-            found = await readers.run(query)
+            found = await _unless_gone(request, readers.run(query), lambda: readers.cancel(query))
         except _RequestError as error:
             return _error(error)
+        except TooManyQueriesError:
+            return _error(
+                _RequestError(
+                    _TOO_MANY_QUERIES,
+                    "TOO_MANY_SIMULTANEOUS_QUERIES",
+                    "Too many queries are waiting, try again later",
+                )
+            )
+        except ResultTooLargeError as error:
+            return _error(_RequestError(_TOO_MUCH_RESULT, "TOO_MANY_ROWS_OR_BYTES", str(error)))
         except StatementRefusedError as error:
             return _error(_refused(error))
         except ClickHouseError as error:
@@ -243,6 +174,26 @@ def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
     return app
 
 
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer], cancel: Callable[[], None]) -> Answer:
+    """Wait for an answer; where the client goes away, nobody wants it any more and its statement is stopped."""
+    running = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+        while not running.done():
+            # Again and again: it may not have begun when it was first told to stop.
+            await asyncio.to_thread(cancel)
+            await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
+        return await running
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _token(request: Request) -> str | None:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -257,7 +208,7 @@ def _token(request: Request) -> str | None:
     return request.headers.get("x-clickhouse-key")
 
 
-async def _read(request: Request) -> _Query:
+async def _read(request: Request) -> Query:
     fields = dict(request.query_params)
     body = await _body(request)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -295,7 +246,7 @@ async def _read(request: Request) -> _Query:
     if not statement:
         raise _RequestError(_SYNTAX_ERROR, "SYNTAX_ERROR", "Empty query")
     query_id = re.sub(r"[^\w.:-]", "", fields.get("query_id", "")[:80]) or str(uuid.uuid4())
-    return _Query(statement, parameters, output_format, query_id)
+    return Query(statement, parameters, output_format, query_id)
 
 
 async def _body(request: Request) -> bytes:
@@ -356,7 +307,7 @@ def _error(error: _RequestError) -> Response:
     return PlainTextResponse(error.text, _STATUS.get(error.code, 500), headers)
 
 
-def _response(query: _Query, answer: _Answer) -> Response:
+def _response(query: Query, answer: Answer) -> Response:
     content_type = next(
         (kind for pattern, kind in _CONTENT_TYPES if pattern.match(answer.output_format)),
         "text/plain; charset=UTF-8",
