@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "CollectorError",
     "DecodeError",
     "InadmissibleError",
@@ -39,3 +40,7 @@ class UnavailableError(CollectorError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds."""
+
+
+class BusyError(UnavailableError):
+    """More is being sent than fits into memory; the same as unavailable, but it is the senders' doing."""

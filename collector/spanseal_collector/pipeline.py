@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from spanseal_collector.admission import Draft, Rejected
 from spanseal_collector.clock import Clock
 from spanseal_collector.deduplication import Deduplicator, same_content
-from spanseal_collector.errors import StalledError, UnavailableError
+from spanseal_collector.errors import BusyError, StalledError, UnavailableError
 from spanseal_collector.exporter import CheckpointSink, Exporter, RecordSink
 from spanseal_collector.heartbeat import Heartbeat
 from spanseal_collector.quarantine import conflicting, quarantine
@@ -47,7 +47,7 @@ class Limits:
     """Bounds of the pipeline."""
 
     pending_bytes: int = 256 << 20
-    """What may wait for its commit, in memory; above it a request is answered with 503."""
+    """What may wait for its commit, in memory; above it a request is answered with 429."""
     request_bytes: int = 192 << 20
     """What one request may come to in memory; above it, it is answered with 413."""
     batch_records: int = 10_000
@@ -160,7 +160,8 @@ class Pipeline:
             A future: a result when all of it is durable, else `UnavailableError`.
 
         Raises:
-            UnavailableError: the collector is stopping, broken, or holds as much as it may.
+            BusyError: it holds as much as it may.
+            UnavailableError: the collector is stopping or broken, or its storage fails.
 
         """
         waiting = _Waiting(items, size)
@@ -171,7 +172,7 @@ class Pipeline:
             if self._refusal:
                 raise UnavailableError(self._refusal, 5)
             if self._pending_bytes and self._pending_bytes + size > self.limits.pending_bytes:
-                raise UnavailableError("more waits to be stored than fits; send it again later", 1)
+                raise BusyError("more waits to be stored than fits; send it again later", 1)
             self._pending_bytes += size
             self._queue.put(waiting)
         return waiting.done
@@ -201,6 +202,10 @@ class Pipeline:
     def chain_id(self) -> str:
         """The current chain."""
         return self._sealer.chain_id if self._sealer else ""
+
+    def stalled_seconds(self) -> float:
+        """How long the storage has been failing; 0 where it is not."""
+        return self._exporter.stalled_seconds()
 
     @property
     def stalls(self) -> int:

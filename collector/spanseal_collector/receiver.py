@@ -2,7 +2,7 @@
 
 200 is answered only when every record of the request is durable. 400 is for bytes that are not OTLP, and for
 nothing else, since clients drop a batch for good on it; whatever is temporary is 503 with Retry-After and
-RetryInfo; 500 is never answered.
+RetryInfo, or 429 where more is sent than fits; 500 is never answered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from spanseal_collector.admission import Admitter, Draft, Rejected
-from spanseal_collector.errors import CollectorError, DecodeError, TooLargeError, UnavailableError
+from spanseal_collector.errors import BusyError, CollectorError, DecodeError, TooLargeError, UnavailableError
 from spanseal_collector.otlp import decode_logs, gunzip
 from spanseal_collector.pipeline import Pipeline
 
@@ -82,6 +82,7 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
                 "quarantined": statistics.quarantined,
                 "duplicates": statistics.duplicates,
                 "stalls": pipeline.stalls,
+                "stalled_seconds": round(pipeline.stalled_seconds(), 1),
             }
         )
 
@@ -127,7 +128,7 @@ class _Taken:
 
     def take(self, size: int) -> None:
         if size > self.room.left:
-            raise UnavailableError("more is being received than fits; send it again later", 1)
+            raise BusyError("more is being received than fits; send it again later", 1)
         self.room.left -= size
         self.size += size
 
@@ -182,19 +183,25 @@ async def _stored(pipeline: Pipeline, items: list[Draft | Rejected], size: int) 
 
 
 def _refusal(error: Exception) -> Response:
+    http, code, text = 503, _UNAVAILABLE, str(error)
+    retry_after = error.retry_after if isinstance(error, UnavailableError) else None
     match error:
         case DecodeError():
-            return _status(400, _INVALID_ARGUMENT, str(error))
+            http, code = 400, _INVALID_ARGUMENT
         case TooLargeError():
-            return _status(413, _RESOURCE_EXHAUSTED, str(error))
+            http, code = 413, _RESOURCE_EXHAUSTED
         case _UnsupportedError():
-            return _status(415, _UNIMPLEMENTED, str(error))
+            http, code = 415, _UNIMPLEMENTED
+        case BusyError():
+            http, code = 429, _RESOURCE_EXHAUSTED
         case UnavailableError():
-            return _status(503, _UNAVAILABLE, str(error), error.retry_after)
+            pass
         case ClientDisconnect():
-            return _status(400, _INVALID_ARGUMENT, "the client left before its request was whole")
-    _log.error("a request failed", exc_info=error)
-    return _status(503, _UNAVAILABLE, "the collector failed; see its log", 5)
+            http, code, text = 400, _INVALID_ARGUMENT, "the client left before its request was whole"
+        case _:
+            _log.error("a request failed", exc_info=error)
+            text, retry_after = "the collector failed; see its log", 5
+    return _status(http, code, text, retry_after)
 
 
 def _status(http: int, code: int, text: str, retry_after: float | None = None) -> Response:

@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory.hold("spanseal collector"))
         listener = stack.enter_context(_listen(config.host, config.port))
-        _use_private_temporaries(directory)
+        stack.enter_context(_private_temporaries(directory))
         _migrate(directory)
         key = load_signing_key(directory)
         admitter = Admitter(_pseudonym_key(directory))
@@ -239,7 +239,8 @@ def _pseudonym_key(directory: DataDirectory) -> bytes:
     return key
 
 
-def _use_private_temporaries(directory: DataDirectory) -> None:
+@contextlib.contextmanager
+def _private_temporaries(directory: DataDirectory) -> Iterator[None]:
     """Keep temporary files within the data directory, and remove what a killed collector left.
 
     An insert goes through a temporary file. It holds what the log holds, so it has no place in a directory that
@@ -252,7 +253,11 @@ def _use_private_temporaries(directory: DataDirectory) -> None:
             left.unlink()
     except OSError as error:
         raise NotADataDirectoryError(f"cannot prepare {folder}: {error}") from error
-    tempfile.tempdir = str(folder)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 async def _run(

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from spanseal_collector.clock import Clock
-from spanseal_collector.errors import UnavailableError
+from spanseal_collector.errors import BusyError, UnavailableError
 from spanseal_collector.pipeline import Limits
 from spanseal_ledger.checkpoint_log import Line
 from spanseal_storage.checkpoint_file import read_checkpoint_file
@@ -206,7 +206,7 @@ def test_more_than_fits_is_refused_and_room_comes_back(log: Log) -> None:
     pipeline.start()
     writer.faults = ["before"]
     first = send(pipeline, numbered(0))
-    with pytest.raises(UnavailableError, match="more waits"):
+    with pytest.raises(BusyError, match="more waits"):
         send(pipeline, numbered(1))
     first.result(20)
     send(pipeline, numbered(1)).result(20)

@@ -17,6 +17,7 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from examples.demo.processes import Collector, run_spanseal
+from spanseal_collector.service import CollectorConfig, serve
 from spanseal_storage.directory import DataDirectory
 from tests.collector.http import health, post, rows, verdict
 from tests.collector.wire import record, request
@@ -146,3 +147,18 @@ def test_started_again_it_names_what_was_before_and_knows_what_it_has(tmp_path: 
         "WHERE action = 'audit_log.started' ORDER BY received_at",
     )
     assert [len(json.loads(chains)) for (chains,) in named] == [0, 1, 1]
+
+
+def test_a_collector_that_cannot_commit_any_more_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("put in: a bug")
+
+    monkeypatch.setattr("spanseal_collector.pipeline.Pipeline._loop", broken)
+    told: list[str] = []
+    config = CollectorConfig(data=tmp_path / "data", port=0)
+    assert not serve(config, lambda ready: told.append(ready.url), lambda: told.append("stop"))
+    assert len(told) == 2
+    assert told[1] == "stop"
+    assert verdict(tmp_path / "data")["verdict"] == "clean"
