@@ -37,27 +37,32 @@ class Client(threading.Thread):
         self.url, self.stop = url, stop
         self.stream = f"web/{uuid.uuid4()}"
         self.acknowledged: list[str] = []
+        self.set_aside: list[tuple[str, str]] = []
+        """Acknowledged records that cannot be admitted, by stream and number."""
         self.resent = 0
         self.odd: set[int] = set()
 
     def run(self) -> None:
         number = 0
         while not self.stop.is_set():
-            batch = [self._record(number + n) for n in range(random.randint(1, 40))]  # noqa: S311
-            number += len(batch)
-            body = request(*batch).SerializeToString()
+            # The last one of each batch cannot be admitted.
+            count = random.randint(1, 40)  # noqa: S311
+            good = [self._record(number + n, "success") for n in range(count)]
+            body = request(*good, self._record(number + count, "nonsense")).SerializeToString()
             while not self._sent(body):
                 self.resent += 1
                 time.sleep(0.01)
             self.acknowledged += [
                 pair.value.string_value
-                for log in batch
+                for log in good
                 for pair in log.attributes
                 if pair.key == "audit.record.id"
             ]
+            self.set_aside.append((self.stream, str(number + count)))
+            number += count + 1
 
-    def _record(self, number: int) -> LogRecord:
-        return record(audit__stream_id=self.stream, audit__sequence__number=number)
+    def _record(self, number: int, outcome: str) -> LogRecord:
+        return record(audit__stream_id=self.stream, audit__sequence__number=number, audit__outcome=outcome)
 
     def _sent(self, body: bytes) -> bool:
         with contextlib.suppress(requests.RequestException):
@@ -95,6 +100,14 @@ def test_killed_at_random_moments_it_keeps_all_that_it_acknowledged(tmp_path: Pa
     assert len(stored) == len(set(stored)), "a record was stored twice"
     assert len(acknowledged) > KILLS
     assert sum(client.resent for client in clients) > 0
+    named = rows(
+        data,
+        "SELECT metadata['audit.quarantine.id'], metadata['audit.quarantine.producer_id'], "
+        "metadata['audit.quarantine.producer_seq'] FROM audit.events WHERE action = 'audit_log.quarantined'",
+    )
+    assert {place for client in clients for place in client.set_aside} <= {tuple(row[1:]) for row in named}
+    kept = rows(data, "SELECT toString(quarantine_id) FROM audit.quarantine")
+    assert sorted(row[0] for row in kept) == sorted(row[0] for row in named)
     result = verdict(data)
     assert (result["verdict"], result["information"]) == ("clean", [])
     assert result["chains"] == KILLS + 1
