@@ -97,6 +97,8 @@ class Shipper:
             self._stop.wait(_LINGER)
         try:
             self._end()
+        except SpoolError as error:
+            logger.error("the audit spool could not be closed; another process will take it over: %s", error)  # noqa: TRY400
         except Exception:
             logger.exception("the audit spool could not be closed; another process will take it over")
 
@@ -122,7 +124,11 @@ class Shipper:
     def _settle(self) -> None:
         self._before_settling()
         try:
-            self._spool.settle()
+            try:
+                self._spool.settle()
+            except SpoolUnavailable:
+                self._spool.file.checkpoint(force=True)  # its WAL's place can be used then
+                self._spool.settle()
         except SpoolError as error:
             # No space: they stay in memory and in their rows, to be settled later.
             if self._throttle.due("settle"):
@@ -246,8 +252,7 @@ class Shipper:
 
     def _end(self) -> None:
         spool = self._spool
-        self._before_settling()
-        spool.settle()
+        self._settle()
         self._send_all()
         spool.stop()
         # The last attempt is one for the record that ends the stream, too.

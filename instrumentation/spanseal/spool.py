@@ -9,6 +9,7 @@ that is final at once.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("spanseal")
 
 _TRIES = 8
+_FREE = 8 << 20
+"""Bytes of the disk that are left for what is in the spool already."""
+_LOOK_EVERY = 16
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Spool:
         self._dropped = 0
         self._dropping = threading.Lock()
         self._max_bytes = settings.max_bytes
+        self._until_look = 0
         file: SpoolFile | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -141,6 +146,8 @@ class Spool:
         Raises:
             SpoolUnavailable: It is not stored, and no number is drawn.
         """
+        if not beyond:
+            self._check_room()
         with self.file.transaction(beyond=beyond) as execute:
             self._check()  # in here: nothing may follow the stream's end
             (following,) = execute(
@@ -263,8 +270,28 @@ class Spool:
         remove(self.file.path)
         self.lock.release(remove=True)
 
+    def _check_room(self) -> None:
+        """Refuse what is new while the disk is nearly full: what is in the spool needs some of it to get out.
+
+        Sending alone does not empty a full disk: SQLite needs room for forgetting, too. That is there as long as
+        the file can take in its WAL, whose place is then used again.
+        """
+        self._until_look -= 1  # two threads at once: one look more or less
+        if self._until_look > 0:
+            return
+        try:
+            found = os.statvfs(self.directory)
+        except OSError:
+            return  # whatever it is, the file itself will tell
+        free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        least = min(_FREE, self._max_bytes // 4, total // 8) + self.file.unmerged()
+        self._until_look = _LOOK_EVERY if free > 4 * least else 1
+        if free < least:
+            raise SpoolUnavailable(f"the disk of the audit spool {self.directory} is nearly full")
+
     def _insert(self, state: int, body: bytes) -> int:
         self._check()
+        self._check_room()
         row = self.file.write("INSERT INTO record (state, body) VALUES (?, ?)", (state, body)).lastrowid
         if row is None:
             raise SpoolUnavailable(f"the audit spool {self.file.path} gave no row")

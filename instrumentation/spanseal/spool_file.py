@@ -283,6 +283,14 @@ class SpoolFile:
         with suppress(sqlite3.Error):  # a file that cannot be read says so when it is used
             self._connection.execute(f"PRAGMA max_page_count={pages}")
 
+    def unmerged(self) -> int:
+        """By how many bytes the file must still grow to take in what its WAL holds. Errors as in `read`."""
+        ((pages,),) = self.read("PRAGMA page_count")
+        try:
+            return max(int(pages) * PAGE - self.path.stat().st_size, 0)
+        except OSError:
+            return 0
+
     def checkpoint(self, *, force: bool = False) -> None:
         """Move what is in the WAL into the database, now and then, so that the WAL stays small.
 
