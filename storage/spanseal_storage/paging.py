@@ -13,7 +13,9 @@ from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from spanseal_storage.access import is_embedded
 from spanseal_storage.errors import EngineError
+from spanseal_storage.raw_query import forget_failure
 from spanseal_storage.schema import DATABASE
 
 __all__ = ["PAGE", "by_chain", "newest_first"]
@@ -52,6 +54,8 @@ class _Reader:
                 if getattr(error, "code", None) not in _TOO_MUCH or asked == 1:
                     raise EngineError(f"a query failed: {_first_line(error)}") from error
                 self._largest = max(1, asked // 4)
+                if is_embedded(self._client):
+                    forget_failure(self._client)
             except OSError as error:
                 raise EngineError(f"a query failed: {_first_line(error)}") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from clickhouse_connect.driver._backend.models import QueryRuntime
 
-__all__ = ["raw_query"]
+__all__ = ["forget_failure", "raw_query"]
 
 
 def raw_query(client: Any, statement: str, output_format: str | None, parameters: Mapping[str, str]) -> bytes:
@@ -37,3 +37,17 @@ def raw_query(client: Any, statement: str, output_format: str | None, parameters
         None,
     )
     return bytes(answer)
+
+
+def forget_failure(client: Any) -> None:
+    """Discard what a failed statement has left behind.
+
+    The embedded engine keeps what a statement wrote before it failed, and puts it before the answer to the next
+    one on the same connection (seen in chDB 4.4). So after a failure either this is called, or the client is not
+    used again.
+
+    Raises:
+        ClickHouseError: it could not be done; the client must not be used again.
+
+    """
+    raw_query(client, "SELECT 1", "Null", {})

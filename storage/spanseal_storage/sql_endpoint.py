@@ -7,8 +7,8 @@ text with `X-ClickHouse-Exception-Code`. Settings are not applied: those that on
 over, any other is refused as a read-only user of a server would be.
 
 In this order: who asks (before a byte of the body is read), how much was sent, what the statement is
-(`sql_guard`), and then the engine, in one of a few threads with a read-only client each. Answers are made whole
-in memory, at most `MAX_RESULT_BYTES`; larger ones are an error and not a cut answer.
+(`sql_guard`), and then the engine (`sql_readers`). Answers are made whole in memory, at most `MAX_RESULT_BYTES`;
+larger ones are an error and not a cut answer. A client that goes away takes its statement with it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ import email.parser
 import email.policy
 import json
 import re
-import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -38,8 +34,16 @@ from starlette.routing import Route
 from spanseal_storage import sql_guard
 from spanseal_storage.engine import Engine
 from spanseal_storage.errors import EngineError, StatementRefusedError
-from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
+from spanseal_storage.sql_readers import (
+    LIMITS,
+    MAX_RESULT_BYTES,
+    Answer,
+    Query,
+    Readers,
+    ResultTooLargeError,
+    TooManyQueriesError,
+)
 
 __all__ = ["LIMITS", "MAX_BODY_BYTES", "MAX_RESULT_BYTES", "Authorize", "make_app"]
 
@@ -47,6 +51,8 @@ Authorize = Callable[[str | None], bool]
 """Tells whether a token may read; given None where a request brought none. Compares in constant time."""
 
 MAX_BODY_BYTES = 1 << 20
+
+_CANCEL_SECONDS = 0.2
 
 _DATABASES = frozenset({"", "default", DATABASE})
 # What tunes the transport or the parsing of input, neither of which is there to be tuned.
@@ -123,7 +129,7 @@ def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
         `app.state.close()` before the engine is closed.
 
     """
-    readers = _Readers(engine)
+    readers = Readers(engine)
 
     async def answer(request: Request) -> Response:
         try:
@@ -135,24 +141,8 @@ def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
                 )
             query = await _read(request)
             found = await _unless_gone(request, readers.run(query), lambda: readers.cancel(query))
-        except _RequestError as error:
-            return _error(error)
-        except TooManyQueriesError:
-            return _error(
-                _RequestError(
-                    _TOO_MANY_QUERIES,
-                    "TOO_MANY_SIMULTANEOUS_QUERIES",
-                    "Too many queries are waiting, try again later",
-                )
-            )
-        except ResultTooLargeError as error:
-            return _error(_RequestError(_TOO_MUCH_RESULT, "TOO_MANY_ROWS_OR_BYTES", str(error)))
-        except StatementRefusedError as error:
-            return _error(_refused(error))
-        except ClickHouseError as error:
-            return _error(_engine_error(error))
-        except EngineError as error:
-            return _error(_RequestError(_UNKNOWN, "UNKNOWN_EXCEPTION", str(error)))
+        except _ERRORS as error:
+            return _error(_told(error))
         return _response(query, found)
 
     async def ping(_: Request) -> Response:
@@ -174,7 +164,9 @@ def make_app(engine: Engine, *, authorize: Authorize) -> Starlette:
     return app
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer], cancel: Callable[[], None]) -> Answer:
+async def _unless_gone(
+    request: Request, work: Coroutine[Any, Any, Answer], cancel: Callable[[], None]
+) -> Answer:
     """Wait for an answer; where the client goes away, nobody wants it any more and its statement is stopped."""
     running = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -279,10 +271,41 @@ def _form(content_type: str, body: bytes) -> dict[str, str]:
     return fields
 
 
+_ERRORS = (
+    _RequestError,
+    TooManyQueriesError,
+    ResultTooLargeError,
+    StatementRefusedError,
+    ClickHouseError,
+    EngineError,
+)
+
+
+def _told(error: Exception) -> _RequestError:
+    match error:
+        case _RequestError():
+            return error
+        case TooManyQueriesError():
+            return _RequestError(
+                _TOO_MANY_QUERIES,
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
+                "Too many queries are waiting, try again later",
+            )
+        case ResultTooLargeError():
+            return _RequestError(_TOO_MUCH_RESULT, "TOO_MANY_ROWS_OR_BYTES", str(error))
+        case StatementRefusedError():
+            return _refused(error)
+        case ClickHouseError():
+            return _engine_error(error)
+    return _RequestError(_UNKNOWN, "UNKNOWN_EXCEPTION", str(error))
+
+
 def _refused(error: StatementRefusedError) -> _RequestError:
+    # What the engine itself could not read keeps the engine's code.
     code = getattr(error.__cause__, "code", None)
-    if code == _SYNTAX_ERROR:
-        return _RequestError(_SYNTAX_ERROR, "SYNTAX_ERROR", str(error))
+    name = getattr(error.__cause__, "name", None)
+    if isinstance(code, int) and code > 0 and name:
+        return _RequestError(code, str(name), str(error))
     return _RequestError(_ACCESS_DENIED, "ACCESS_DENIED", str(error))
 
 

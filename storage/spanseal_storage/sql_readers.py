@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_storage import sql_guard
 from spanseal_storage.engine import Engine
@@ -18,7 +17,15 @@ from spanseal_storage.errors import StatementRefusedError
 from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
 
-__all__ = ["LIMITS", "MAX_RESULT_BYTES", "Answer", "Query", "Readers", "ResultTooLargeError", "TooManyQueriesError"]
+__all__ = [
+    "LIMITS",
+    "MAX_RESULT_BYTES",
+    "Answer",
+    "Query",
+    "Readers",
+    "ResultTooLargeError",
+    "TooManyQueriesError",
+]
 
 MAX_RESULT_BYTES = 256 << 20
 MAX_RESULT_ROWS = 10_000_000
@@ -34,6 +41,7 @@ LIMITS: Mapping[str, int] = {
 
 _THREADS = 4
 _MAX_WAITING = 64
+_LAST_MOMENT_SECONDS = 0.2
 
 
 class TooManyQueriesError(Exception):
@@ -53,12 +61,9 @@ class Query:
     default_format: str
     query_id: str
     """As the client named it; not unique."""
+    mark: str = field(default_factory=lambda: f"/* spanseal {uuid.uuid4().hex} */")
+    """What the statement begins with in the engine, to be found there by."""
     cancelled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def mark(self) -> str:
-        """What the statement begins with in the engine, to be found there by."""
-        return f"/* spanseal {id(self.cancelled):x} */"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class Readers:
         self._canceller: Any = None
         self._cancelling = threading.Lock()
         self._waiting = 0
+        self._running: set[str] = set()  # marks
+        self._ended = threading.Condition(self._lock)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spanseal-sql")
 
     async def run(self, query: Query) -> Answer:
@@ -106,22 +113,48 @@ class Readers:
     def cancel(self, query: Query) -> None:
         """Stop a statement, begun or not. Where it goes on, this may be called again."""
         query.cancelled.set()
+        self._kill(query.mark)
+
+    def close(self) -> None:
+        """Stop what is running, and close the clients."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        while running := self._still_running():
+            for mark in running:
+                self._kill(mark)
+        self._threads.shutdown(wait=True)
+        with self._lock:
+            while self._clients:
+                self._clients.pop().close()
+
+    def _kill(self, mark: str) -> None:
         with self._cancelling:
             if self._canceller is None:
                 self._canceller = self._open(readonly=1)
             # A user may stop their own statements, also under `readonly`.
             self._canceller.query(
-                "KILL QUERY WHERE startsWith(query, {mark:String}) ASYNC", parameters={"mark": query.mark}
+                "KILL QUERY WHERE startsWith(query, {mark:String}) ASYNC", parameters={"mark": mark}
             )
 
-    def close(self) -> None:
-        """Wait for what is running, and close the clients."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        with self._lock:
-            while self._clients:
-                self._clients.pop().close()
+    def _still_running(self) -> set[str]:
+        with self._ended:
+            self._ended.wait_for(lambda: not self._running, _LAST_MOMENT_SECONDS)
+            return set(self._running)
 
     def _answer(self, query: Query) -> Answer:
+        with self._ended:
+            self._running.add(query.mark)
+        try:
+            return self._ask(query)
+        except BaseException:
+            # What the failed statement wrote would stand before the next one's answer (`forget_failure`).
+            self._drop_client()
+            raise
+        finally:
+            with self._ended:
+                self._running.discard(query.mark)
+                self._ended.notify_all()
+
+    def _ask(self, query: Query) -> Answer:
         client = self._client()
         begun = time.monotonic()
         statement = sql_guard.inspect(client, query.statement, query.parameters)
@@ -147,6 +180,14 @@ class Readers:
             client.database = DATABASE
             self._local.client = client
         return client
+
+    def _drop_client(self) -> None:
+        client = getattr(self._local, "client", None)
+        if client is not None:
+            self._local.client = None
+            with self._lock:
+                self._clients.remove(client)
+            client.close()
 
     def _open(self, **settings: int) -> Any:
         client = self._engine.client(**settings)
