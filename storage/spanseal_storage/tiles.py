@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spanseal_ledger.verifier import ChainVerifier, CheckedRun, StoredRow
@@ -36,9 +36,7 @@ SELECT
     if(whole, {TREE_OF_256}, toFixedString('', 32)) AS root,
     if(whole OR NOT fits, [], hashes) AS some_hashes,
     breaks, special,
-    one_tenant, first_tenant_seq,
-    if(one_tenant != '' OR NOT fits, [], arrayMap(x -> x.2, tenants)) AS names,
-    if(one_tenant != '' OR NOT fits, [], arrayMap(x -> x.3, tenants)) AS tenant_seqs
+    one_tenant, first_tenant_seq
 FROM (
     SELECT
         intDiv(seq, {TILE}) AS tile,
@@ -54,13 +52,21 @@ FROM (
         -- One tenant whose numbers rise with seq is the common case, told without looking at each row.
         if(min(tenant) = max(tenant) AND min(seq - tenant_seq) = max(seq - tenant_seq), min(tenant), '')
             AS one_tenant,
-        min(tenant_seq) AS first_tenant_seq,
-        if(one_tenant != '', [], arraySort(groupArray((seq, tenant, tenant_seq)))) AS tenants
+        min(tenant_seq) AS first_tenant_seq
     FROM {DATABASE}.records
     WHERE {_RANGE}
     GROUP BY tile
 )
 """  # noqa: S608 - made of constants; values are bound
+
+# Asked only where there are tiles of several tenants: nearly always there are none.
+_TENANTS_SQL = f"""
+SELECT min(seq), arraySort(groupArray((seq, tenant, tenant_seq))) AS rows,
+    arrayMap(x -> x.2, rows), arrayMap(x -> x.3, rows)
+FROM {DATABASE}.records
+WHERE {_RANGE} AND intDiv(seq, {TILE}) IN {{tiles:Array(UInt64)}}
+GROUP BY intDiv(seq, {TILE})
+"""  # noqa: S608 - as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequenc
     bounds = {"chain": chain_id, "first": first, "last": last}
     # Sorted here: an ORDER BY would make the engine compute the trees in one thread.
     answers = sorted((_Answer(*row) for row in query(client, _SQL, bounds)), key=lambda answer: answer.lowest)
+    _add_tenants(client, answers, bounds)
     special: dict[int, StoredRow] = {}
     if any(answer.special for answer in answers if answer.fits):
         special = {row.record.seq: row for row in read_rows(client, f"{_RANGE} AND {_SPECIAL}", bounds)}
@@ -127,6 +134,18 @@ def load_tiles(client: Any, chain_id: str, first: int, last: int, stops: Sequenc
     if together:
         tiles.append(_one_run(together))
     return tiles
+
+
+def _add_tenants(client: Any, answers: list[_Answer], bounds: Mapping[str, Any]) -> None:
+    """Find out whose rows are in the tiles that hold several tenants'."""
+    mixed = {answer.lowest: at for at, answer in enumerate(answers) if answer.fits and not answer.one_tenant}
+    if not mixed:
+        return
+    tiles = [lowest // TILE for lowest in mixed]
+    for lowest, _, names, numbers in query(client, _TENANTS_SQL, {**bounds, "tiles": tiles}):
+        at = mixed.get(lowest)
+        if at is not None:
+            answers[at] = replace(answers[at], names=names, tenant_seqs=numbers)
 
 
 def _holds(stops: Sequence[int], size: int) -> bool:
@@ -173,8 +192,9 @@ class _Answer:
     special: Sequence[int]
     one_tenant: str
     first_tenant_seq: int
-    names: Sequence[str]
-    tenant_seqs: Sequence[int]
+    names: Sequence[str] = ()
+    """Of each row, where there are several tenants."""
+    tenant_seqs: Sequence[int] = ()
 
     def usable(self, special: Mapping[int, StoredRow]) -> bool:
         """Tell whether the tile can be handed over as runs."""
@@ -207,7 +227,9 @@ class _Answer:
         yield from self._run(done, self.n, "")
 
     def _tenants_fit(self) -> bool:
-        """Tell whether each tenant's numbers rise by one within the tile."""
+        """Tell whether the tenants are known and each one's numbers rise by one within the tile."""
+        if not self.one_tenant and len(self.names) != self.n:
+            return False
         following: dict[str, int] = {}
         for name, number in zip(self.names, self.tenant_seqs, strict=True):
             if following.get(name, number) != number:
