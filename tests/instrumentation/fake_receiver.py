@@ -107,16 +107,21 @@ def decode(body: bytes) -> list[Received]:
     return records
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_arguments: Any) -> None:
+        """Say nothing of clients that hang up: some tests make them."""
+
+
 class FakeReceiver:
     """Listens at a free port of 127.0.0.1."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.answer: Callable[[list[Received]], Reply] = lambda _records: Reply()
         self.requests: list[Request] = []
         self.taken: list[Received] = []
         """Records of the requests that were answered with 200."""
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
