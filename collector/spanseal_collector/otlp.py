@@ -122,6 +122,9 @@ def decode_logs(body: bytes, *, max_records: int = MAX_RECORDS) -> list[Group]:
     """
     try:
         return list(_groups(body, max_records))
+    except TooLargeError as error:
+        # Its traceback would keep the whole frame in memory for as long as somebody holds the error.
+        raise error.with_traceback(None)  # noqa: B904 - the same error
     except message.DecodeError as error:
         raise DecodeError(f"the body is not an OTLP ExportLogsServiceRequest: {error}") from error
 
