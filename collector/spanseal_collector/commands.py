@@ -18,6 +18,7 @@ from spanseal_collector.pipeline import Limits
 from spanseal_collector.service import CollectorConfig, Ready, serve
 from spanseal_ledger.errors import LedgerError
 from spanseal_storage.errors import StorageError
+from spanseal_storage.options import data_option
 
 __all__ = ["collector", "end_anyway"]
 
@@ -25,15 +26,7 @@ _STOP_SECONDS = 40.0
 
 
 @click.command()
-@click.option(
-    "--data",
-    envvar="SPANSEAL_DATA",
-    default="spanseal-data",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory; made where there is none.",
-)
+@data_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--port",
@@ -69,6 +62,8 @@ def collector(
     verbose: bool,
 ) -> None:
     """Take audit records over OTLP, chain them, sign them, store them.
+
+    The data directory is made where there is none.
 
     Listens at 127.0.0.1:4318 for OTLP/HTTP (POST /v1/logs, protobuf, gzip or not) and answers 200 only when
     records and signed checkpoint are on disk. Ends with SIGTERM or Ctrl-C: what was received is stored, and the

@@ -19,26 +19,9 @@ from spanseal_ledger.record import ZERO32, Record
 
 __all__ = ["Deduplicator", "Stored", "same_content"]
 
-_CONTENT = (
-    "producer_seq",
-    "record_id",
-    "tenant",
-    "producer_id",
-    "service",
-    "actor_type",
-    "actor_id",
-    "actor_role",
-    "session_id",
-    "action",
-    "outcome",
-    "failure_reason",
-    "resource_type",
-    "resource_id",
-    "request_id",
-    "trace_id",
-    "span_id",
-    "metadata_types",
-)
+# What a record says by itself: not where it stands, and not what is compared in a way of its own.
+_PLACED = {"chain_id", "seq", "tenant_seq", "received_at", "event_time", "personal_commitment", "metadata"}
+_CONTENT = tuple(name for name in FIELDS if name not in _PLACED)
 
 
 class Stored(Protocol):

@@ -21,6 +21,7 @@ from spanseal_storage.engine import Role, open_engine
 from spanseal_storage.errors import BadFilterError, StorageError
 from spanseal_storage.event_filter import EventFilter
 from spanseal_storage.key_report import KeyReport, report_keys
+from spanseal_storage.options import data_option
 from spanseal_storage.output import Format, could_not, interruptible, write_lines, write_raw, write_rows
 from spanseal_storage.records_export import export_records
 from spanseal_storage.rendering import iso_nanoseconds, printable
@@ -32,15 +33,6 @@ __all__ = ["events", "keys", "query", "storage"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LIMIT = 50
 
-_data = click.option(
-    "--data",
-    envvar="SPANSEAL_DATA",
-    default="spanseal-data",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory.",
-)
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 
 
@@ -70,7 +62,7 @@ def _told() -> Iterator[None]:
 
 
 @click.command()
-@_data
+@data_option
 @click.option("--actor", metavar="ID", help="Who: the actor's id, or an e-mail address.")
 @click.option(
     "--action", metavar="GLOB", help="What: an action such as user.signed_in; 'user.*' for several."
@@ -135,7 +127,7 @@ def _remark(count: int, most: int, limit: int | None) -> None:
 
 
 @click.command()
-@_data
+@data_option
 @click.argument("sql")
 @_formats("table", "json", "csv")
 def query(data: Path, sql: str, form: str | None) -> None:
@@ -176,7 +168,7 @@ def keys() -> None:
 
 
 @keys.command("show")
-@_data
+@data_option
 @_as_json
 def show_keys(data: Path, *, as_json: bool) -> None:
     """Show the log's name, its public keys, and where the signing key comes from.
@@ -231,7 +223,7 @@ def storage() -> None:
 
 
 @storage.command()
-@_data
+@data_option
 def migrate(data: Path) -> None:
     """Bring the database up to this version's schema; done twice it does nothing.
 
@@ -253,7 +245,7 @@ def migrate(data: Path) -> None:
 
 
 @storage.command()
-@_data
+@data_option
 @_as_json
 def status(data: Path, *, as_json: bool) -> None:
     """Show the schema's version, how many records and chains there are, and what they take on disk.

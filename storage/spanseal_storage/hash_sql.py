@@ -7,28 +7,13 @@ itself, row by row: this SQL only ever says that rows are clean, never that they
 
 from __future__ import annotations
 
+from spanseal_ledger.record import FIELDS
+
 __all__ = ["ROW_IS_CLEAN", "TREE_OF_256"]
 
-# In the order of the canonical record.
-_INTEGERS = ("seq", "tenant_seq", "received_at", "event_time", "producer_seq")
-_TEXTS = (
-    "record_id",
-    "tenant",
-    "producer_id",
-    "service",
-    "actor_type",
-    "actor_id",
-    "actor_role",
-    "session_id",
-    "action",
-    "outcome",
-    "failure_reason",
-    "resource_type",
-    "resource_id",
-    "request_id",
-    "trace_id",
-    "span_id",
-)
+# In the order of the canonical record, as the format lists them.
+_INTEGERS = FIELDS[1:6]
+_TEXTS = FIELDS[6 : FIELDS.index("personal_commitment")]
 
 
 def _u32(number: str) -> str:

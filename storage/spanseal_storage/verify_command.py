@@ -25,6 +25,7 @@ from spanseal_storage.checkpoint_file import read_checkpoint_file
 from spanseal_storage.directory import DataDirectory
 from spanseal_storage.errors import StorageError
 from spanseal_storage.keys import read_verification_keys, trusted_keys
+from spanseal_storage.options import data_option
 from spanseal_storage.rendering import printable
 from spanseal_storage.verification import verify_log
 
@@ -34,15 +35,7 @@ _SHOWN = 100
 
 
 @click.command()
-@click.option(
-    "--data",
-    envvar="SPANSEAL_DATA",
-    default="spanseal-data",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory.",
-)
+@data_option
 @click.option(
     "--checkpoints",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
