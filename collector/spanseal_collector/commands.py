@@ -22,7 +22,7 @@ from spanseal_storage.options import data_option
 
 __all__ = ["collector", "end_anyway"]
 
-_STOP_SECONDS = 40.0
+_STOP_SECONDS = 35.0
 
 
 @click.command()

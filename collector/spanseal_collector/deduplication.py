@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from spanseal_collector.admission import Draft
-from spanseal_ledger.record import ZERO32, Record
+from spanseal_ledger.record import FIELDS, ZERO32, Record
 
 __all__ = ["Deduplicator", "Stored", "same_content"]
 

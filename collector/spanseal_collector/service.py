@@ -302,5 +302,9 @@ async def _run(
             pipeline.hurry()
             directory.withdraw_runtime()
             receiver.should_exit = reader.should_exit = True
-            await asyncio.gather(*tasks)
+            receiving, reading = tasks
+            await receiving
+            # The chain is ended before anybody waits for questions that are still being answered.
+            await asyncio.to_thread(pipeline.stop, _STOP_SECONDS)
             await asyncio.to_thread(query_app.state.close)
+            await reading
