@@ -17,7 +17,7 @@ OWN_RESOURCE = "audit_log"
 OUTCOMES = ("success", "failure", "unknown")
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_RELATIVE = re.compile(r"(\d{1,9})([smhdw])")
+_RELATIVE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _ABSOLUTE = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?P<fraction>\d{1,9}))?)?"
