@@ -97,6 +97,19 @@ def test_a_batch_is_known_after_the_engine_was_opened_again(directory: DataDirec
             client.close()
 
 
+def test_a_batch_is_known_by_its_token(client: Any) -> None:
+    batch = seal(new_sealer(), 4)
+    Writer(client).write(batch)
+    # The engine drops what comes under a token that it knows: a token must never stand for two batches.
+    Writer(client).write(replace(batch, columns={**batch.columns, "actor_id": ["somebody"] * 4}))
+    actors = query(
+        client,
+        "SELECT actor_id FROM audit.records WHERE chain_id = {chain:UUID} ORDER BY seq",
+        {"chain": batch.chain_id},
+    )
+    assert [row[0] for row in actors] == list(batch.columns["actor_id"])
+
+
 def test_the_token_is_of_the_content() -> None:
     batch = seal(new_sealer(), 3)
     assert batch.token == replace(batch, note="another").token
