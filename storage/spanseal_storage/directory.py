@@ -10,6 +10,7 @@
       keys/               signing key (0600) and trusted verification keys
       clickhouse/         the embedded engine's own files
       engine/             the engine's configuration, written at each start
+      tmp/                what an insert puts down for a moment (0700), emptied at each start
 """
 
 from __future__ import annotations

@@ -123,7 +123,10 @@ class Writer:
                 settings={
                     "async_insert": 0,
                     "insert_deduplication_token": token,
+                    # One block, so one part: a batch is there whole or not at all.
                     "max_insert_block_size": 1 << 24,
+                    "min_insert_block_size_rows": 1 << 24,
+                    "min_insert_block_size_bytes": 1 << 32,
                 },
             )
         except (ClickHouseError, OSError) as error:
