@@ -17,7 +17,6 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from . import actor
 from .errors import ConfigurationError, NotAudited
-from .mapping import is_credential
 from .request import AuditedRequest, exception_type
 from .wsgi import ENVIRON_KEY, audited_call, refusal
 
@@ -186,12 +185,8 @@ def _look(request: AuditedRequest, context: Any) -> None:
 
 
 def _texts(rule: Any, values: Mapping[str, Any]) -> dict[str, str]:
-    """Return a route's values as text, without the credentials among them."""
-    return {
-        name: _text(rule, name, value)[:_MAX_VALUE]
-        for name, value in values.items()
-        if not is_credential(name)
-    }
+    """Return a route's values as text."""
+    return {name: _text(rule, name, value)[:_MAX_VALUE] for name, value in values.items()}
 
 
 def _text(rule: Any, name: str, value: object) -> str:

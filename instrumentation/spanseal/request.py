@@ -50,7 +50,7 @@ class AuditedRequest:
     route: str | None = None
     """The route's template."""
     view_args: Mapping[str, str] = field(default_factory=dict)
-    """The values of its variables as text, without those that are credentials."""
+    """The values of its variables as text. There may be credentials among them: only the mapping reads them."""
     actor: Actor | None = None
     explicit_actor: Actor | None = None
     """Of `set_actor()`: goes before everything that was found."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,14 @@ def spool_rows(directory: Path) -> list[Row]:
                 attributes = {item.key: plain(item.value) for item in log.attributes}
                 rows.append(Row(STATES[state], number, log.event_name, attributes))
     return rows
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Return as soon as a condition holds that nobody tells of; fail where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "never came"
+        threading.Event().wait(0.002)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -23,7 +24,7 @@ from spanseal.adoption import Adopted, Adopter, close
 from spanseal.locks import FileLock
 from spanseal.spool import Spool
 from spanseal.spool_file import Access
-from tests.instrumentation.conftest import Audit
+from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply
 from tests.instrumentation.test_spool import body
 
@@ -32,9 +33,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextmanager
 def process(state: str) -> Iterator[subprocess.Popen[str]]:
-    """A process in a state; killed in the end, if it still lives."""
+    """A process in a state; killed in the end, if it still lives. It sends nothing: its proxy is not there."""
+    environ = {**os.environ, "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
     command = [sys.executable, "-m", "tests.instrumentation.dying", state]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline().strip().isdigit()
@@ -94,10 +96,8 @@ def by_target(receiver: FakeReceiver) -> dict[str, Received]:
 def test_what_a_killed_process_leaves_is_sent_once_under_numbers_without_gaps(
     audit: Audit, state: str, outcome: str, streams: int
 ) -> None:
-    audit.receiver.answer = unavailable
     die(state)
     assert audit.receiver.taken == []
-    audit.receiver.answer = lambda _records: Reply()
     spanseal.record("test.begun")
     audit.receiver.wait_for("patient.updated", 2)
     everything = audit.everything()
@@ -114,7 +114,6 @@ def test_what_a_killed_process_leaves_is_sent_once_under_numbers_without_gaps(
 
 
 def test_an_adopter_that_dies_after_closing_out_leaves_it_to_the_next(audit: Audit) -> None:
-    audit.receiver.answer = unavailable
     die("open")
     before = audit.rows()
     assert [row.state for row in before if row.action == "patient.updated"].count("open") == 1
@@ -123,7 +122,6 @@ def test_an_adopter_that_dies_after_closing_out_leaves_it_to_the_next(audit: Aud
     assert {row.state for row in after} == {"final"}
     die("adopting")
     assert audit.rows() == after
-    audit.receiver.answer = lambda _records: Reply()
     spanseal.record("test.begun")
     audit.receiver.wait_for("patient.updated", 2)
     audit.everything()
@@ -131,9 +129,7 @@ def test_an_adopter_that_dies_after_closing_out_leaves_it_to_the_next(audit: Aud
 
 
 def test_what_a_dead_process_could_not_store_is_named(audit: Audit) -> None:
-    audit.receiver.answer = unavailable
     die("dropping")
-    audit.receiver.answer = lambda _records: Reply()
     spanseal.record("test.begun")
     (gap,) = audit.receiver.wait_for("producer.gap")
     assert gap.attributes["audit.producer.gap.count"] == 3
@@ -142,10 +138,8 @@ def test_what_a_dead_process_could_not_store_is_named(audit: Audit) -> None:
 
 
 def test_the_adopted_keep_their_resource_and_tenant(audit: Audit) -> None:
-    audit.receiver.answer = unavailable
     audit.set(OTEL_SERVICE_NAME="pharmacy", SPANSEAL_TENANT="ward-3")
     die("open")
-    audit.receiver.answer = lambda _records: Reply()
     audit.set(OTEL_SERVICE_NAME="clinic", SPANSEAL_TENANT="ward-4")
     spanseal.record("test.begun")
     audit.receiver.wait_for("patient.updated", 2)
@@ -157,7 +151,6 @@ def test_the_adopted_keep_their_resource_and_tenant(audit: Audit) -> None:
 
 
 def test_the_living_are_left_alone(audit: Audit) -> None:
-    audit.receiver.answer = unavailable
     with process("open") as child:
         assert adopter(audit).look() == []
         assert [row.state for row in audit.own_rows()].count("open") == 1
@@ -394,11 +387,32 @@ def test_a_file_that_is_sent_but_cannot_be_put_away_is_put_away_later(
     spanseal.record("test.begun")
     audit.receiver.wait_for("test.done")
     audit.receiver.wait_for("test.begun")
-    deadline = threading.Event()
-    while one.file.path.exists():
-        assert not deadline.wait(0.01)
+    until(lambda: not one.file.path.exists())
     audit.everything()
     check_streams(audit.receiver)
+
+
+def test_a_death_while_a_file_is_removed_is_no_loss(
+    audit: Audit, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = die_here(audit)
+    (adopted,) = adopter(audit).look()
+    adopted.file.delete([row.id for row in adopted.file.final(10, 1 << 20)])
+    with monkeypatch.context() as dying:
+
+        def die_now(path: Path) -> None:
+            path.unlink()
+            raise KeyboardInterrupt
+
+        dying.setattr("spanseal.adoption.remove", die_now)
+        with pytest.raises(KeyboardInterrupt):
+            close(adopted.file, adopted.lock)
+    adopted.lock.release()
+    looking = adopter(audit)
+    assert looking.look() == []
+    assert looking.damaged == []
+    assert log.text == ""
+    assert not one.lock.path.exists()
 
 
 def test_records_set_aside_outlive_their_file(audit: Audit) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import flask
 import pytest
 
-from spanseal import flask_app, mapping, request, spool, wire, wsgi
+from spanseal import flask_app, mapping, request, settings, spool, wire, wsgi
 from spanseal.errors import SpoolUnavailable
 from tests.instrumentation.calling import call, environ
 from tests.instrumentation.conftest import Audit
@@ -99,7 +99,24 @@ BEFORE_THE_VIEW = {
     "full at begin": refuse_writing("begin"),
     "bug at begin": internal(spool.Spool, "begin"),
 }
+
+
+def look_afterwards(audit: Audit) -> None:
+    """Fail to look for the actor once the view has run."""
+    look = flask_app._look
+    looked: set[str] = set()
+
+    def fail(one: request.AuditedRequest, context: Any) -> None:
+        if one.request_id in looked:
+            raise ZeroDivisionError("a bug in _look")
+        looked.add(one.request_id)
+        look(one, context)
+
+    audit.monkeypatch.setattr(flask_app, "_look", fail)
+
+
 AFTER_THE_VIEW = {
+    "look afterwards": look_afterwards,
     "full at answer": refuse_writing("answer"),
     "bug at answer": internal(spool.Spool, "answer"),
     "client address": internal(request, "client_address"),
@@ -164,6 +181,23 @@ def test_closed_withholds_an_answer_whole(audit: Audit, clinic: Clinic, name: st
     assert int(headers["Content-Length"]) == len(content)
 
 
+def test_a_wrong_setting_is_not_read_anew_at_every_request(
+    audit: Audit, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong_setting(audit)
+    loaded: list[int] = []
+    load = settings.load
+
+    def counting() -> settings.Settings:
+        loaded.append(1)
+        return load()
+
+    monkeypatch.setattr(settings, "load", counting)
+    for _ in range(5):
+        assert clinic.app.test_client().get("/patients").text == SECRET
+    assert len(loaded) == 1
+
+
 def test_closed_lets_pass_what_can_be_audited(audit: Audit, clinic: Clinic) -> None:
     audit.set(SPANSEAL_ON_ERROR="closed")
     client = clinic.app.test_client()
@@ -221,6 +255,9 @@ def test_a_refused_head_has_no_body(audit: Audit, clinic: Clinic) -> None:
             answer = connection.getresponse()
             assert (answer.status, len(answer.read())) == (503, length)
         connection.close()
+    body, _ = call(clinic.app, environ(clinic.app, "/patients", method="HEAD"))
+    assert b"".join(body) == b""
+    body.close()
     wrong_setting(audit)
     audit.restart()
     body, _ = call(clinic.app, environ(clinic.app, "/patients", method="HEAD"))

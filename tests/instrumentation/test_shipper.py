@@ -16,7 +16,7 @@ import pytest
 import spanseal
 from spanseal import shipper
 from spanseal.exporter import Answer, Verdict
-from tests.instrumentation.conftest import Audit
+from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply, rejecting
 from tests.instrumentation.test_adoption import check_streams
 
@@ -146,8 +146,7 @@ def test_what_cannot_be_reached_is_tried_again(audit: Audit, log: pytest.LogCapt
         spanseal.record("test.done")
         ship = audit.runtime._shipper
         assert ship is not None
-        while not ship._failures:
-            ship.wake()
+        until(lambda: ship._failures)
     assert "cannot be reached" in log.text
     server = FakeReceiver(port=int(endpoint.rpartition(":")[2]))
     server.start()
@@ -188,15 +187,33 @@ def test_an_error_of_its_own_does_not_end_it_nor_make_it_spin(
             raise ZeroDivisionError
         settle(self)
 
-    monkeypatch.setattr(shipper.Shipper, "_settle", fail_once)
     spanseal.record("test.done")
     audit.receiver.wait_for("test.done")
-    assert "it goes on" in log.text
+    monkeypatch.setattr(shipper.Shipper, "_settle", fail_once)
     ship = audit.runtime._shipper
     assert ship is not None
-    audit.everything()
-    # All is sent: nothing is left to try again soon.
-    assert ship._failures == 0
+    ship.wake()
+    until(lambda: len(rounds) >= 2 and not ship._failures)
+    assert "it goes on" in log.text
+    # There was nothing to send, so no answer told that all is well.
+    assert ship._pause() > 1
+
+
+def test_progress_ends_the_waiting(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper, "BATCH_RECORDS", 1)
+    fill(audit, 2)
+    audit.receiver.wait(lambda receiver: receiver.requests)
+    ship = audit.runtime._shipper
+    assert ship is not None
+    until(lambda: ship._failures)
+    ship._failures = 9
+    go_on(audit, lambda records: Reply(503 if records[0].attributes["audit.target.id"] == "1" else 200))
+    audit.receiver.wait_for("test.done")
+    audit.receiver.wait(
+        lambda receiver: receiver.requests[-1].records[0].attributes["audit.target.id"] == "1"
+    )
+    audit.runtime.stop()
+    assert ship._failures < 9
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -243,6 +260,19 @@ def test_a_hanging_server_does_not_hold_up_the_end_of_the_process(audit: Audit) 
     audit.restart()
     spanseal.record("test.begun")
     audit.receiver.wait(lambda receiver: {"1", "2"} <= set(targets(receiver)))
+
+
+def test_after_the_time_for_the_end_nothing_more_is_sent(audit: Audit) -> None:
+    audit.set(SPANSEAL_SHUTDOWN_TIMEOUT="0")
+    fill(audit, 3)
+    audit.receiver.wait(lambda receiver: receiver.requests)
+    ship = audit.runtime._shipper
+    assert ship is not None
+    audit.receiver.answer = lambda _records: Reply()
+    audit.runtime.stop()
+    ship._thread.join(20)
+    assert audit.receiver.taken == []
+    assert [row.action for row in audit.rows()][-1] == "producer.stopped"
 
 
 def test_a_server_that_begins_to_hang_at_the_end(audit: Audit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import stat
 import threading
@@ -330,6 +331,23 @@ def test_locks(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
         FileLock.take(path)
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_a_lock_on_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.lock"
+    flock = fcntl.flock
+
+    def removing(descriptor: int, operation: int) -> None:
+        path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    path.touch()
+    assert FileLock.take(path) is None
+    with pytest.raises(BlockingIOError):
+        FileLock.create(path)
 
 
 def test_a_file_that_is_used_by_others_can_be_read_by_them(make: MakeSpool) -> None:
