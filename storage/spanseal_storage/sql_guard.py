@@ -7,7 +7,7 @@ The engine's own parser is asked, never a parser of ours, so that what is judged
    runs.
 2. The normal form must begin with SELECT, WITH, SHOW, DESCRIBE, EXISTS or EXPLAIN, and hold neither
    INTO OUTFILE nor PARALLEL WITH outside of literals, nor a quoted name with an escape in it (whose line break
-   could forge a line of the next step's answer).
+   could forge a line of the next step's answer). A name that is bound to it must be plain for the same reason.
 3. `EXPLAIN AST` of the normal form runs nothing and lists its nodes. Every node's kind, every function and
    every table must be on a list; what is not recognised is refused.
 
@@ -127,6 +127,8 @@ _NODE = re.compile(r"(?P<indent> *)(?P<kind>[A-Za-z][A-Za-z:]*)(?: (?P<rest>.*))
 _CHILDREN = re.compile(r" ?\(children \d+\)$")
 _ALIAS = re.compile(r" ?\(alias .*\)$", re.DOTALL)
 _FUNCTION = re.compile(r"[A-Za-z_]\w*")
+_BOUND_NAME = re.compile(r"\{(\w+):Identifier\}")
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def inspect(client: Any, statement: str, parameters: Mapping[str, str] | None = 
         _refuse("it holds a NUL character")
     text = normal_form(client, statement)
     _check_text(text)
+    _check_names(text, parameters or {})
     nodes = _nodes(client, text, parameters)
     catalog = function_catalog(client)
     if nodes[0].kind in _SHOW_KINDS:
@@ -222,6 +225,13 @@ def _check_text(text: str) -> None:
         _refuse("its quotation is not understood")
     if found := _FORBIDDEN.search(bare):
         _refuse(f"{found.group().upper()} is not allowed")
+
+
+def _check_names(text: str, parameters: Mapping[str, str]) -> None:
+    # The tree shows a bound name as it is: one with a line break would forge lines of the tree.
+    for parameter in _BOUND_NAME.findall(_TOKENS.sub(" ", text)):
+        if not _PLAIN_NAME.fullmatch(parameters.get(parameter, "")):
+            _refuse(f"the value of {{{parameter}:Identifier}} is not a plain name")
 
 
 def _nodes(client: Any, text: str, parameters: Mapping[str, str] | None) -> list[_Node]:
