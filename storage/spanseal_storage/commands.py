@@ -52,10 +52,10 @@ def _formats(*names: str) -> Callable[[_Command], _Command]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Tell errors in one line, with exit code 2; let Ctrl-C through."""
+def _told(*, reading: bool = True) -> Iterator[None]:
+    """Tell errors in one line, with exit code 2; what only reads ends at once with Ctrl-C."""
     try:
-        with interruptible():
+        with interruptible() if reading else contextlib.nullcontext():
             yield
     except (StorageError, LedgerError) as error:
         could_not(str(error))
@@ -231,7 +231,7 @@ def migrate(data: Path) -> None:
 
     Exit codes: 0 done, 2 could not be done.
     """
-    with _told():
+    with _told(reading=False):
         directory = DataDirectory(data)
         directory.require()
         with (
