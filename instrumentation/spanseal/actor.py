@@ -113,23 +113,26 @@ def resolve(resolver: Resolver | None, *, g: object, session: object) -> Actor |
     Returns:
         The actor, or None where nobody is known.
     """
-    sources: tuple[Callable[[], Actor | None], ...] = (
-        lambda: from_value(resolver()) if resolver is not None else None,
-        lambda: _from_login(g),
-        lambda: from_value(_read(g, "user")),
-        lambda: from_session(session),
-    )
-    for source in sources:
-        try:
-            actor = source()
-        except Exception as error:
-            # An application's user object can raise anything; the next source may still know.
-            if _throttle.due(type(error).__name__):
-                logger.warning("an actor resolver failed; going on with the next one", exc_info=True)
-            continue
-        if actor is not None:
-            return actor
-    return None
+    found = None
+    if resolver is not None:
+        found = _attempt(lambda: from_value(resolver()))
+    if found is None and (user := getattr(g, "_login_user", None)) is not None:
+        found = _attempt(lambda: _from_login(user))
+    if found is None and (user := getattr(g, "user", None)) is not None:
+        found = _attempt(lambda: from_value(user))
+    if found is None and session:
+        found = _attempt(lambda: from_session(session))
+    return found
+
+
+def _attempt(source: Callable[[], Actor | None]) -> Actor | None:
+    try:
+        return source()
+    except Exception as error:
+        # An application's user object can raise anything; the next source may still know.
+        if _throttle.due(type(error).__name__):
+            logger.warning("an actor resolver failed; going on with the next one", exc_info=True)
+        return None
 
 
 def from_value(value: object) -> Actor | None:
@@ -159,7 +162,7 @@ def from_value(value: object) -> Actor | None:
 
 def from_session(session: object) -> Actor | None:
     """Read the well-known keys of a session, and no others."""
-    if not isinstance(session, Mapping) or not session:
+    if not isinstance(session, Mapping):
         return None
     with_access = getattr(session, "accessed", None)
     try:
@@ -194,11 +197,8 @@ def session_digest(session: object) -> str:
     return hashlib.sha256(b"spanseal session\0" + sid.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _from_login(g: object) -> Actor | None:
-    user = _read(g, "_login_user")
-    if user is None or not _read(user, "is_authenticated"):
-        return None
-    return from_value(user)
+def _from_login(user: object) -> Actor | None:
+    return from_value(user) if _read(user, "is_authenticated") else None
 
 
 def _optional(reader: Callable[..., str], *arguments: object) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import threading
 import uuid
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,14 +24,16 @@ __all__ = ["instrument_all", "instrument_app", "refuse_all"]
 _SPAN_KEY = "opentelemetry-flask.span_key"
 _MAX_VALUE = 2048
 """Characters of a route's value that are kept."""
+_EXTENSION = "spanseal"
 # A server calls the application; some middleware is given `app.wsgi_app` instead. Whichever is first audits.
 _ENTRANCES = ("__call__", "wsgi_app")
 _CLOSED = b"Auditing could not be set up, so this service is closed. Its log says why.\n"
 
+_SESSION_IS_WATCHED = hasattr(flask.ctx.RequestContext, "session")  # since Flask 3.1.3
+
 _lock = threading.Lock()
 _patched = False
 _every = False
-_apps: weakref.WeakSet[flask.Flask] = weakref.WeakSet()
 
 
 def instrument_all() -> None:
@@ -44,7 +45,7 @@ def instrument_all() -> None:
 
 def instrument_app(app: flask.Flask) -> None:
     """Audit one Flask application. Twice is once, also after `opentelemetry-instrument`."""
-    _apps.add(app)
+    app.extensions[_EXTENSION] = True
     _patch()
 
 
@@ -75,7 +76,7 @@ def _patch() -> None:
 def _audited(original: Callable[[flask.Flask, dict[str, Any], Any], Iterable[bytes]]) -> Any:
     @functools.wraps(original)
     def audited(self: flask.Flask, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if not _every and self not in _apps:
+        if not _every and _EXTENSION not in self.extensions:
             return original(self, environ, start_response)
         return audited_call(functools.partial(original, self), environ, start_response)
 
@@ -92,14 +93,8 @@ def _started(_sender: object, **_: object) -> None:
     if request is None:
         return
     try:
-        with _policy(request):
-            rule = context.request.url_rule
-            if rule is not None:
-                request.route = rule.rule
-                request.view_args = _texts(rule, context.request.view_args or {})
-            request.look = _look_again
-        with _policy(request):
-            _look(request, context)
+        _safely(_see_route, request, context)
+        _safely(_look, request, context)
         request.begin()
     except NotAudited as error:
         request.refused = True
@@ -113,8 +108,7 @@ def _finished(_sender: object, **_: object) -> None:
     if request is None:
         return
     try:
-        with _policy(request):
-            _look(request, context)
+        _safely(_look, request, context)
     except NotAudited:
         request.withheld = True
 
@@ -127,14 +121,13 @@ def _raised(_sender: object, exception: BaseException | None = None, **_: object
         return
     if exception is not None:
         request.exception = exception_type(exception)
-    with suppress(NotAudited), _policy(request):
-        _look(request, context)
+    with suppress(NotAudited):
+        _safely(_look, request, context)
 
 
-@contextmanager
-def _policy(request: AuditedRequest) -> Iterator[None]:
+def _safely(step: Callable[[AuditedRequest, Any], None], request: AuditedRequest, context: Any) -> None:
     try:
-        yield
+        step(request, context)
     except NotAudited:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
@@ -157,14 +150,21 @@ def _request_of(context: Any) -> AuditedRequest | None:
 def _look_again(request: AuditedRequest) -> None:
     context = _context()
     if _request_of(context) is request:
-        with _policy(request):
-            _look(request, context)
+        _safely(_look, request, context)
+
+
+def _see_route(request: AuditedRequest, context: Any) -> None:
+    rule = context.request.url_rule
+    if rule is not None:
+        request.route = rule.rule
+        request.view_args = _texts(rule, context.request.view_args or {})
+    request.look = _look_again
 
 
 def _look(request: AuditedRequest, context: Any) -> None:
     """Take what the request's context knows now; what it does not know any more stays as it was."""
     # Not through `flask.session`: that marks it as used, and the answer gets `Vary: Cookie`.
-    session = context._session if hasattr(context, "_session") else context.session  # noqa: SLF001
+    session = context._session if _SESSION_IS_WATCHED else context.session  # noqa: SLF001
     span = context.request.environ.get(_SPAN_KEY) or trace.get_current_span()
     ids = span.get_span_context()
     if ids.is_valid:
