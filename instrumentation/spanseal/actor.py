@@ -120,7 +120,7 @@ def resolve(resolver: Resolver | None, *, g: object, session: object) -> Actor |
         found = _attempt(lambda: _from_login(user))
     if found is None and (user := getattr(g, "user", None)) is not None:
         found = _attempt(lambda: from_value(user))
-    if found is None and session:
+    if found is None and session is not None:
         found = _attempt(lambda: from_session(session))
     return found
 
@@ -162,7 +162,7 @@ def from_value(value: object) -> Actor | None:
 
 def from_session(session: object) -> Actor | None:
     """Read the well-known keys of a session, and no others."""
-    if not isinstance(session, Mapping):
+    if not isinstance(session, Mapping) or not session:
         return None
     with_access = getattr(session, "accessed", None)
     try:
@@ -191,7 +191,10 @@ def session_digest(session: object) -> str:
     A session kept by Flask-Session has a random `sid`, which is a credential: the record gets the
     first 16 bytes of its SHA-256 in hex. A signed-cookie session has no identifier: empty.
     """
-    sid = getattr(session, "sid", None)
+    try:
+        sid = getattr(session, "sid", None)
+    except Exception:  # noqa: BLE001 - of a session interface of the application's
+        return ""
     if not isinstance(sid, str) or not sid:
         return ""
     return hashlib.sha256(b"spanseal session\0" + sid.encode("utf-8", "backslashreplace")).hexdigest()[:32]

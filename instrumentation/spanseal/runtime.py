@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 _FIRST_RETRY, _MOST_RETRY = 1.0, 30.0
 
 _abandoned: list[object] = []
-"""Connections of a parent process: using or closing them in a child would harm the parent's files."""
+"""What holds a parent's connections: using or closing them in a child would harm the parent's files."""
 
 
 @dataclass(slots=True)
@@ -80,6 +80,7 @@ class Runtime:
         self._next_try = 0.0
         self._delay = _FIRST_RETRY
         self._stopped = False
+        self._gone = False
         self._throttle = Throttle()
 
     # --- the life of a request's record ----------------------------------------------------------------
@@ -94,6 +95,8 @@ class Runtime:
         Raises:
             NotAudited: It cannot be written, and the request must not go on.
         """
+        if self._gone:
+            return
         try:
             pending.row = self._open().begin(record().encode())
         except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
@@ -105,6 +108,8 @@ class Runtime:
         Raises:
             NotAudited: It cannot be written, and the answer must not be given.
         """
+        if self._gone:
+            return
         if pending.dropped:
             if settings_module.refuses():
                 raise NotAudited("this cannot be audited now, so it is not done")
@@ -251,12 +256,12 @@ class Runtime:
         self._access.let_go()
 
     def abandon(self) -> None:
-        """Give everything up, in a child after `fork`."""
+        """Give everything up, in a child after `fork`: requests that run now are the parent's to record."""
         atexit.unregister(self.stop)
-        if self._spool is not None:
-            _abandoned.append(self._spool.file.abandon())
-            # The shipper's thread does not exist here; its adopted files' connections do.
-            _abandoned.append(self._shipper)
+        self._gone = True
+        # The shipper's thread does not exist here; its adopted files' connections do.
+        _abandoned.extend((self._spool, self._shipper))
+        self._spool = self._shipper = None
 
     def _open(self) -> Spool:
         if self._orphans:

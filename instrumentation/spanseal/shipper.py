@@ -97,7 +97,7 @@ class Shipper:
             self._stop.wait(_LINGER)
         try:
             self._end()
-        except SpoolError as error:
+        except (SpoolError, OSError) as error:
             logger.error("the audit spool could not be closed; another process will take it over: %s", error)  # noqa: TRY400
         except Exception:
             logger.exception("the audit spool could not be closed; another process will take it over")
@@ -168,7 +168,10 @@ class Shipper:
         if adopted in self._adopted:
             self._adopted.remove(adopted)
         if isinstance(error, SpoolDamaged):
-            self._adopter.put_aside(adopted, error)
+            try:
+                self._adopter.put_aside(adopted, error)
+            except OSError as reason:
+                logger.error("%s; it could not be put aside: %s", error, reason)  # noqa: TRY400
             return
         if self._throttle.due(str(adopted.file.path)):
             logger.error("the audit spool %s is left for later: %s", adopted.file.path, error)

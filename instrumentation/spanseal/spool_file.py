@@ -325,10 +325,6 @@ class SpoolFile:
         with self._lock, suppress(sqlite3.Error):
             self._connection.close()
 
-    def abandon(self) -> object:
-        """Give the connection away, in a child after `fork`: it must never be used or closed there."""
-        return self._connection
-
 
 def remove(path: Path) -> None:
     """Delete a closed file and what SQLite keeps beside it."""

@@ -307,3 +307,27 @@ def test_the_configured_resolver_sees_the_request(
     for name in ("one", "two"):
         client.get("/patients", headers={"X-User": name, "Authorization": "Bearer s3cret"})
     assert [record.attributes["audit.actor.id"] for record in audit.records()] == ["one", "three"]
+
+
+class BrokenSession(dict[str, Any], flask.sessions.SessionMixin):
+    """Of a session interface that fails when it is asked anything."""
+
+    @property
+    def sid(self) -> str:
+        raise RuntimeError("the session store is away")
+
+    def __len__(self) -> int:
+        raise RuntimeError("the session store is away")
+
+
+class BrokenInterface(SidInterface):
+    def open_session(self, *_arguments: object) -> BrokenSession:  # type: ignore[override]
+        return BrokenSession()
+
+
+def test_a_session_that_cannot_be_read_is_nobodys(audit: Audit, app: flask.Flask) -> None:
+    audit.set(SPANSEAL_ON_ERROR="closed")
+    app.session_interface = BrokenInterface()
+    app.add_url_rule("/patients", view_func=lambda: "none")
+    assert app.test_client().get("/patients").text == "none"
+    assert audit.record().attributes["audit.actor.type"] == "anonymous"

@@ -119,6 +119,47 @@ def test_a_child_has_a_spool_of_its_own_and_leaves_its_parents_alone(
     assert {path.suffix for path in audit.directory.iterdir()} <= {".flock", ".json"}
 
 
+IN_A_VIEW = """
+import flask
+from tests.instrumentation.calling import call, environ
+
+app = flask.Flask("forking")
+spanseal.instrument_app(app)
+
+@app.post("/reports")
+def reports():
+    child = os.fork()
+    if child == 0:
+        spanseal.record("child.done")
+        if flask.request.args["end"] == "exit":
+            sys.exit(0)
+        return "child"
+    _, status = os.waitpid(child, 0)
+    return str(status)
+
+for end in ("exit", "return"):
+    me = os.getpid()
+    body, begun = call(app, environ(app, "/reports", method="POST", query_string={"end": end}))
+    text = b"".join(body)
+    body.close()
+    if os.getpid() != me:
+        sys.exit(0)
+    assert (text, begun[0][0]) == (b"0", "200 OK")
+"""
+
+
+def test_a_fork_in_a_view_leaves_the_request_to_the_parent(audit: Audit) -> None:
+    run(IN_A_VIEW)
+    audit.receiver.wait_for("producer.stopped", 3)
+    assert len(check_streams(audit.receiver)) == 3
+    done = audit.receiver.wait_for("child.done", 2)
+    made = audit.receiver.wait_for("report.created", 2)
+    assert len(made) == len(done) == 2
+    assert {record.stream for record in made}.isdisjoint(record.stream for record in done)
+    ids = {record.attributes["audit.request.id"] for record in made}
+    assert {record.attributes["audit.request.id"] for record in done} == ids
+
+
 BUSY = """
 import signal
 
