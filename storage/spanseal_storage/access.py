@@ -116,7 +116,7 @@ def _connect(runtime: Runtime) -> tuple[Any, str]:
             send_receive_timeout=_RESPONSE_SECONDS,
             query_retries=0,
             compress=False,
-            # In the body: a URL holds no statement of any length.
+            # In the body: values are personal data, and addresses end up in logs.
             form_encode_query_params=True,
             autogenerate_session_id=False,
             # A pool of its own, or a proxy named in the environment would be handed the token.

@@ -29,13 +29,14 @@ from typing import Any, NoReturn
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from spanseal_storage.engine_errors import engine_words, unless_the_engine_failed
 from spanseal_storage.errors import EngineError, StatementRefusedError
 from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
 from spanseal_storage.sql_formats import FORMATS
 from spanseal_storage.sql_functions import FunctionCatalog, function_catalog
 
-__all__ = ["FORMATS", "TABLES", "Statement", "check", "engine_words", "format_of", "inspect", "normal_form"]
+__all__ = ["FORMATS", "TABLES", "Statement", "check", "format_of", "inspect", "normal_form"]
 
 TABLES = frozenset({"events", "records", "checkpoints", "quarantine", "schema_migrations"})
 """What may be read of the database `audit`."""
@@ -205,6 +206,7 @@ def normal_form(client: Any, statement: str) -> str:
             "SELECT formatQuerySingleLine({statement:String})", parameters={"statement": statement}
         ).result_rows
     except ClickHouseError as error:
+        unless_the_engine_failed(error)
         _refuse(f"it is not one statement that can be parsed: {engine_words(error)}", error)
     except OSError as error:
         raise EngineError(f"the engine did not answer: {error}") from error
@@ -240,6 +242,7 @@ def _nodes(client: Any, text: str, parameters: Mapping[str, str] | None) -> list
         # format, which is the same.
         answer = raw_query(client, f"EXPLAIN AST {text}", "TabSeparated", parameters or {}).decode()
     except ClickHouseError as error:
+        unless_the_engine_failed(error)
         _refuse(engine_words(error), error)
     except OSError as error:
         raise EngineError(f"the engine did not answer: {error}") from error
@@ -385,16 +388,3 @@ def _is_table(client: Any, name: str) -> bool:
 
 def _table_names() -> str:
     return ", ".join(f"{DATABASE}.{name}" for name in sorted(TABLES))
-
-
-def engine_words(error: BaseException) -> str:
-    """Return what is wrong in the engine's words, in one line, without what only its developers need."""
-    text = str(error).strip() or type(error).__name__
-    # The engine tells its own statement around the user's; only what is wrong with the latter is of use.
-    text = text.split(": In scope SELECT formatQuerySingleLine", 1)[0].splitlines()[0]
-    # What the driver puts around the answer of a collector's endpoint.
-    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", text)
-    text = re.sub(r" \(for url [^)]*\)$", "", text)
-    text = re.sub(r"^(?:Code: \d+\. DB::Exception: )+", "", text)
-    text = re.sub(r" \(version [\w.]+\).*", "", text)
-    return re.sub(r"\.? \([A-Z0-9_]+\)$", "", text)[:500]

@@ -12,6 +12,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_storage import sql_guard
 from spanseal_storage.access import is_embedded
+from spanseal_storage.engine_errors import engine_words
 from spanseal_storage.errors import EngineError
 
 __all__ = ["Answer", "Question", "answer", "prepare", "raw_answer"]
@@ -98,7 +99,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (ClickHouseError, OSError) as error:
-        raise EngineError(sql_guard.engine_words(error)) from error
+        raise EngineError(engine_words(error)) from error
 
 
 def raw_answer(client: Any, question: Question) -> bytes:

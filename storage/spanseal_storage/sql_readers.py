@@ -13,7 +13,7 @@ from typing import Any
 
 from spanseal_storage import sql_guard
 from spanseal_storage.engine import Engine
-from spanseal_storage.errors import StatementRefusedError
+from spanseal_storage.errors import EngineError, StatementRefusedError
 from spanseal_storage.raw_query import raw_query
 from spanseal_storage.schema import DATABASE
 
@@ -87,6 +87,7 @@ class Readers:
         self._canceller: Any = None
         self._cancelling = threading.Lock()
         self._waiting = 0
+        self._closed = False
         self._running: set[str] = set()  # marks
         self._ended = threading.Condition(self._lock)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spanseal-sql")
@@ -107,6 +108,10 @@ class Readers:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, query)
+        except (asyncio.CancelledError, RuntimeError) as error:
+            if not self._closed:
+                raise
+            raise EngineError("nothing is answered any more, it is being stopped") from error
         finally:
             self._waiting -= 1
 
@@ -116,7 +121,8 @@ class Readers:
         self._kill(query.mark)
 
     def close(self) -> None:
-        """Stop what is running, and close the clients."""
+        """Stop what is running and what waits, and close the clients."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         while running := self._still_running():
             for mark in running:

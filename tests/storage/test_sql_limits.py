@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,16 +125,24 @@ def test_a_client_that_goes_away_takes_its_statement_with_it(endpoint: Endpoint)
     assert endpoint.ask("SELECT 1").text == "1\n"
 
 
-def test_closing_stops_what_runs(engine: Engine) -> None:
+def test_closing_stops_what_runs_and_what_waits(engine: Engine) -> None:
     with serving(engine) as endpoint:
         answers: list[requests.Response] = []
-        asking = threading.Thread(target=lambda: answers.append(endpoint.ask(ENDLESS)))
-        asking.start()
-        until(lambda: endpoint.running() == 1)
+        asking = [
+            threading.Thread(target=lambda: answers.append(endpoint.ask(ENDLESS)))
+            for _ in range(sql_readers._THREADS + 2)
+        ]
+        for one in asking:
+            one.start()
+        until(lambda: endpoint.running() == sql_readers._THREADS)
         endpoint.close()
-        asking.join()
-    (answer,) = answers
-    assert answer.headers["X-ClickHouse-Exception-Code"] == "394"  # QUERY_WAS_CANCELLED
+        for one in asking:
+            one.join()
+        answers.append(endpoint.ask("SELECT 1"))
+    codes = Counter(answer.headers["X-ClickHouse-Exception-Code"] for answer in answers)
+    # QUERY_WAS_CANCELLED, and UNKNOWN_EXCEPTION
+    assert codes.pop("394") >= sql_readers._THREADS
+    assert codes.keys() == {"1002"}
 
 
 def test_who_comes_when_too_many_wait_is_told_to_come_again(
