@@ -94,7 +94,9 @@ def run(program: str, *, quietly: bool = True) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "" or not quietly
+    # A machine that is very busy may make it say that the receiver is slow.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("audit records wait")]
+    assert said == [] or not quietly
 
 
 @pytest.mark.parametrize(
