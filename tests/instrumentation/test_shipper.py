@@ -10,12 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 import spanseal
 from spanseal import shipper
+from spanseal.errors import SpoolUnavailable
 from spanseal.exporter import Answer, Verdict
+from spanseal.spool import Spool
+from spanseal.spool_file import SpoolFile
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply, rejecting
 from tests.instrumentation.test_adoption import check_streams
@@ -197,6 +201,44 @@ def test_an_error_of_its_own_does_not_end_it_nor_make_it_spin(
     assert "it goes on" in log.text
     # There was nothing to send, so no answer told that all is well.
     assert ship._pause() > 1
+
+
+def test_what_the_spool_cannot_do_now_is_done_later(
+    audit: Audit, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at the directory, giving numbers, forgetting what was sent: each fails, and not for ever."""
+    failing = {"fit": 3, "settle": 3, "delete": 3}
+
+    def fail(owner: Any, name: str, error: Exception) -> None:
+        work = getattr(owner, name)
+
+        def failing_at_first(*arguments: Any) -> Any:
+            failing[name] -= 1
+            if failing[name] >= 0:
+                raise error
+            return work(*arguments)
+
+        monkeypatch.setattr(owner, name, failing_at_first)
+
+    fail(Spool, "fit", PermissionError("not now"))
+    fail(Spool, "settle", SpoolUnavailable("not now"))
+    fail(SpoolFile, "delete", SpoolUnavailable("not now"))
+    audit.set(SPANSEAL_ADOPT_INTERVAL="0.01")
+    for number in range(3):
+        spanseal.record("test.done", resource_id=number)
+    ship = audit.runtime._shipper
+    assert ship is not None
+
+    def all_is_sent() -> bool:
+        ship._not_before = 0.0  # the time of the next attempt has come
+        ship.wake()
+        return audit.own_rows() == [] and all(left < 0 for left in failing.values())
+
+    until(all_is_sent)
+    assert log.text.count("could not be looked through") == 1
+    assert log.text.count("wait to be numbered") == 1
+    audit.everything()
+    check_streams(audit.receiver, again=True)
 
 
 def test_progress_ends_the_waiting(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
