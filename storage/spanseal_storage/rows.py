@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -10,6 +11,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from spanseal_ledger.record import Record
 from spanseal_ledger.verifier import StoredRow
 from spanseal_storage.errors import EngineError
+from spanseal_storage.raw_query import forget_failure
 from spanseal_storage.schema import COLUMNS, DATABASE
 
 __all__ = ["RecordTable", "query", "read_rows"]
@@ -32,6 +34,10 @@ def query(client: Any, sql: str, parameters: Mapping[str, Any] | None = None, **
             query_formats={"FixedString": "bytes"},
         )
     except (ClickHouseError, OSError) as error:
+        if str(client.uri).startswith("chdb:"):
+            # Or the next answer, perhaps on whether a record is stored, would begin with rows of this one.
+            with suppress(ClickHouseError, OSError):
+                forget_failure(client)
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(f"a query failed: {first}") from error
     return list(result.result_rows)

@@ -10,6 +10,7 @@ from typing import Any
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_storage.errors import EngineError
+from spanseal_storage.rows import query
 from spanseal_storage.schema import COLUMN_NAMES, COLUMNS, DATABASE
 
 __all__ = ["QUARANTINE_COLUMNS", "Batch", "Writer"]
@@ -86,15 +87,12 @@ class Writer:
             EngineError: the engine did not answer, or holds other rows in this place.
 
         """
-        try:
-            rows = self._client.query(
-                f"SELECT hash FROM {DATABASE}.records "  # noqa: S608 - a constant
-                "WHERE chain_id = {chain:UUID} AND seq >= {first:UInt64} ORDER BY seq",
-                parameters={"chain": batch.chain_id, "first": batch.first_seq},
-                query_formats={"FixedString": "bytes"},
-            ).result_rows
-        except (ClickHouseError, OSError) as error:
-            raise EngineError(f"cannot read back records of chain {batch.chain_id}: {error}") from error
+        rows = query(
+            self._client,
+            f"SELECT hash FROM {DATABASE}.records "  # noqa: S608 - a constant
+            "WHERE chain_id = {chain:UUID} AND seq >= {first:UInt64} ORDER BY seq",
+            {"chain": batch.chain_id, "first": batch.first_seq},
+        )
         found = [bytes(row[0]) for row in rows]
         if not found:
             return False
