@@ -115,7 +115,6 @@ class Shipper:
             self._next_look = now + self._settings.adopt_interval
             self._look()
         self._settle()
-        self._spool.file.checkpoint()
         if now < self._not_before:
             return
         if self._send_all():
@@ -124,15 +123,17 @@ class Shipper:
     def _settle(self) -> None:
         self._before_settling()
         try:
-            try:
-                self._spool.settle()
-            except SpoolUnavailable:
-                self._spool.file.checkpoint(force=True)  # its WAL's place can be used then
-                self._spool.settle()
+            self._merge()
+            while self._spool.settle():
+                self._merge()
         except SpoolError as error:
             # No space: they stay in memory and in their rows, to be settled later.
             if self._throttle.due("settle"):
                 logger.error("audit records wait to be numbered: %s", error)  # noqa: TRY400
+
+    def _merge(self) -> None:
+        # Where room becomes scarce, at once: afterwards the WAL's place serves for what follows.
+        self._spool.file.checkpoint(force=self._spool.narrow)
 
     def _look(self) -> None:
         try:
@@ -205,9 +206,9 @@ class Shipper:
         self._failed(answer)
         return False
 
-    @staticmethod
-    def _forget(file: SpoolFile, rows: Sequence[Row]) -> None:
+    def _forget(self, file: SpoolFile, rows: Sequence[Row]) -> None:
         ids = [row.id for row in rows]
+        file.checkpoint(force=self._spool.narrow)
         try:
             file.delete(ids)
         except SpoolUnavailable:

@@ -31,8 +31,10 @@ logger = logging.getLogger("spanseal")
 
 _TRIES = 8
 _FREE = 8 << 20
-"""Bytes of the disk that are left for what is in the spool already."""
+"""Bytes of the disk that are left for what is in the spool already: twice what a settled and a forgotten batch
+can add to the WAL before it is merged."""
 _LOOK_EVERY = 16
+_SETTLED_AT_ONCE = 128
 
 
 @dataclass(slots=True)
@@ -61,6 +63,8 @@ class Spool:
         self._dropping = threading.Lock()
         self._max_bytes = settings.max_bytes
         self._until_look = 0
+        self.narrow = False
+        """Whether the disk becomes full, as far as is known: the WAL is then to be kept merged."""
         file: SpoolFile | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -159,15 +163,15 @@ class Spool:
             )
 
     def settle(self) -> int:
-        """Give every finished record its number, in one transaction, and name what had to be dropped.
+        """Give finished records their numbers, in one transaction, and name what had to be dropped.
 
         Returns:
-            How many records became final.
+            How many records became final; call it again until it is none.
 
         Raises:
             SpoolUnavailable: Nothing changed; they stay finished, to be settled later.
         """
-        waiting = [self._finished.popleft() for _ in range(len(self._finished))]
+        waiting = [self._finished.popleft() for _ in range(min(len(self._finished), _SETTLED_AT_ONCE))]
         with self._dropping:
             unnamed = self._dropped
         if not waiting and not unnamed:
@@ -252,7 +256,8 @@ class Spool:
         """
         if self.closed:
             return
-        self.settle()
+        while self.settle():
+            pass
         self.closed = True
         with self.file.transaction(beyond=True) as execute:
             (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
@@ -284,9 +289,10 @@ class Spool:
         except OSError:
             return  # whatever it is, the file itself will tell
         free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-        least = min(_FREE, self._max_bytes // 4, total // 8) + self.file.unmerged()
-        self._until_look = _LOOK_EVERY if free > 4 * least else 1
-        if free < least:
+        least, growth = min(_FREE, self._max_bytes // 4, total // 4), self.file.growth()
+        self.narrow = free < 4 * (least + max(growth, 0))
+        self._until_look = 1 if self.narrow else _LOOK_EVERY
+        if free < least + growth:
             raise SpoolUnavailable(f"the disk of the audit spool {self.directory} is nearly full")
 
     def _insert(self, state: int, body: bytes) -> int:

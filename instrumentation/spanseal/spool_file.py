@@ -283,11 +283,15 @@ class SpoolFile:
         with suppress(sqlite3.Error):  # a file that cannot be read says so when it is used
             self._connection.execute(f"PRAGMA max_page_count={pages}")
 
-    def unmerged(self) -> int:
-        """By how many bytes the file must still grow to take in what its WAL holds. Errors as in `read`."""
+    def growth(self) -> int:
+        """By how many bytes the file must still grow to take in what its WAL holds, less what is unused in it.
+
+        Below zero where there is more unused than that. Errors as in `read`.
+        """
         ((pages,),) = self.read("PRAGMA page_count")
+        ((unused,),) = self.read("PRAGMA freelist_count")
         try:
-            return max(int(pages) * PAGE - self.path.stat().st_size, 0)
+            return max(int(pages) * PAGE - self.path.stat().st_size, 0) - int(unused) * PAGE
         except OSError:
             return 0
 
