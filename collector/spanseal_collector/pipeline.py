@@ -73,7 +73,6 @@ class Statistics:
     sealed: int = 0
     quarantined: int = 0
     duplicates: int = 0
-    conflicts: int = 0
     batches: int = 0
     chains: int = 0
 
@@ -330,7 +329,6 @@ class Pipeline:
             elif same_content(twin, item):
                 self.statistics.duplicates += 1
             else:
-                self.statistics.conflicts += 1
                 rejected.append((conflicting(item), twin))
         self._exporter.cover(known.values())
         return list(fresh.values()), rejected

@@ -18,10 +18,10 @@ from clickhouse_connect.driver.httputil import get_pool_manager
 
 from spanseal_storage.directory import DataDirectory, Runtime
 from spanseal_storage.engine import Role, open_engine
-from spanseal_storage.errors import DirectoryBusyError, EngineError
+from spanseal_storage.errors import DirectoryBusyError, EngineError, first_line
 from spanseal_storage.schema import DATABASE
 
-__all__ = ["READER_LIMITS", "is_embedded", "open_reader"]
+__all__ = ["READER_LIMITS", "open_reader"]
 
 READER_LIMITS: Mapping[str, int] = {
     "max_execution_time": 300,
@@ -87,11 +87,6 @@ def open_reader(directory: DataDirectory, what: str, *, wait: float = _WAIT_SECO
         client.close()
 
 
-def is_embedded(client: Any) -> bool:
-    """Tell whether a client runs the engine in this process, with nobody between who checks its statements."""
-    return str(client.uri).startswith("chdb:")
-
-
 @contextlib.contextmanager
 def _embedded(directory: DataDirectory) -> Iterator[Any]:
     with open_engine(directory, Role.READER) as engine:
@@ -123,5 +118,5 @@ def _connect(runtime: Runtime) -> tuple[Any, str]:
             pool_mgr=get_pool_manager(),
         )
     except (ClickHouseError, OSError) as error:
-        return None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return None, first_line(error)
     return client, ""

@@ -19,7 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_storage import migrations
 from spanseal_storage.directory import DataDirectory, write_private
-from spanseal_storage.errors import EngineError
+from spanseal_storage.errors import EngineError, first_line
 from spanseal_storage.schema import DATABASE
 
 __all__ = ["Engine", "Role", "open_engine"]
@@ -145,5 +145,4 @@ def _write_config(directory: DataDirectory, role: Role, memory_bytes: int) -> st
 def _explain(error: Exception, path: str) -> str:
     if isinstance(error, ImportError):
         return "the embedded engine is not installed: pip install 'spanseal[embedded]'"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot open the ClickHouse engine at {path}: {first}"
+    return f"cannot open the ClickHouse engine at {path}: {first_line(error)}"

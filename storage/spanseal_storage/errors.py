@@ -13,7 +13,14 @@ __all__ = [
     "SchemaError",
     "StatementRefusedError",
     "StorageError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 class StorageError(Exception):

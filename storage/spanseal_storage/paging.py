@@ -13,8 +13,7 @@ from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from spanseal_storage.access import is_embedded
-from spanseal_storage.errors import EngineError
+from spanseal_storage.errors import EngineError, first_line
 from spanseal_storage.raw_query import forget_failure
 from spanseal_storage.schema import DATABASE
 
@@ -52,12 +51,11 @@ class _Reader:
                 return self.rows(f"{sql} LIMIT {asked} OFFSET {skip}", parameters), asked
             except ClickHouseError as error:
                 if getattr(error, "code", None) not in _TOO_MUCH or asked == 1:
-                    raise EngineError(f"a query failed: {_first_line(error)}") from error
+                    raise EngineError(f"a query failed: {first_line(error)}") from error
                 self._largest = max(1, asked // 4)
-                if is_embedded(self._client):
-                    forget_failure(self._client)
+                forget_failure(self._client)
             except OSError as error:
-                raise EngineError(f"a query failed: {_first_line(error)}") from error
+                raise EngineError(f"a query failed: {first_line(error)}") from error
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
         return list(self._client.query(sql, parameters=dict(parameters), query_formats=_BYTES).result_rows)
@@ -66,7 +64,7 @@ class _Reader:
         try:
             return self.rows(sql, parameters)
         except (ClickHouseError, OSError) as error:
-            raise EngineError(f"a query failed: {_first_line(error)}") from error
+            raise EngineError(f"a query failed: {first_line(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +217,3 @@ def _one_chain(
             first, span = place.key[0], PAGE
         else:
             first, span, place = end + 1, span * _SPAN_GROWTH, None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -12,7 +12,12 @@ from typing import Any
 
 from clickhouse_connect.driver._backend.models import QueryRuntime
 
-__all__ = ["forget_failure", "raw_query"]
+__all__ = ["forget_failure", "is_embedded", "raw_query"]
+
+
+def is_embedded(client: Any) -> bool:
+    """Tell whether a client runs the engine in this process, with nobody between who checks its statements."""
+    return str(client.uri).startswith("chdb:")
 
 
 def raw_query(client: Any, statement: str, output_format: str | None, parameters: Mapping[str, str]) -> bytes:
@@ -40,7 +45,7 @@ def raw_query(client: Any, statement: str, output_format: str | None, parameters
 
 
 def forget_failure(client: Any) -> None:
-    """Discard what a failed statement has left behind.
+    """Discard what a failed statement has left behind; nothing is to be done where the engine is elsewhere.
 
     The embedded engine keeps what a statement wrote before it failed, and puts it before the answer to the next
     one on the same connection (seen in chDB 4.4). So after a failure either this is called, or the client is not
@@ -50,4 +55,5 @@ def forget_failure(client: Any) -> None:
         ClickHouseError: it could not be done; the client must not be used again.
 
     """
-    raw_query(client, "SELECT 1", "Null", {})
+    if is_embedded(client):
+        raw_query(client, "SELECT 1", "Null", {})

@@ -10,7 +10,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_ledger.record import Record
 from spanseal_ledger.verifier import StoredRow
-from spanseal_storage.errors import EngineError
+from spanseal_storage.errors import EngineError, first_line
 from spanseal_storage.raw_query import forget_failure
 from spanseal_storage.schema import COLUMNS, DATABASE
 
@@ -34,12 +34,10 @@ def query(client: Any, sql: str, parameters: Mapping[str, Any] | None = None, **
             query_formats={"FixedString": "bytes"},
         )
     except (ClickHouseError, OSError) as error:
-        if str(client.uri).startswith("chdb:"):
-            # Or the next answer, perhaps on whether a record is stored, would begin with rows of this one.
-            with suppress(ClickHouseError, OSError):
-                forget_failure(client)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EngineError(f"a query failed: {first}") from error
+        # Or the next answer, perhaps on whether a record is stored, would begin with rows of this one.
+        with suppress(ClickHouseError, OSError):
+            forget_failure(client)
+        raise EngineError(f"a query failed: {first_line(error)}") from error
     return list(result.result_rows)
 
 

@@ -11,24 +11,16 @@ from typing import Any
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from spanseal_storage import sql_guard
-from spanseal_storage.access import is_embedded
 from spanseal_storage.engine_errors import engine_words
 from spanseal_storage.errors import EngineError
+from spanseal_storage.raw_query import is_embedded
+from spanseal_storage.sql_guard import Statement
 
-__all__ = ["Answer", "Question", "answer", "prepare", "raw_answer"]
+__all__ = ["Answer", "answer", "prepare", "raw_answer"]
 
 _BYTES = {"FixedString": "bytes"}
 # ClickHouse's BAD_ARGUMENTS, which is how the embedded engine says that only a SELECT can be streamed.
 _CANNOT_STREAM = 36
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A statement that may run."""
-
-    text: str
-    output_format: str | None
-    """What its FORMAT clause names; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +31,7 @@ class Answer:
     rows: Iterator[Sequence[Any]]
 
 
-def prepare(client: Any, statement: str) -> Question:
+def prepare(client: Any, statement: str) -> Statement:
     """Read a statement; in an engine of this process, check that it only reads.
 
     Args:
@@ -52,15 +44,14 @@ def prepare(client: Any, statement: str) -> Question:
 
     """
     if is_embedded(client):
-        checked = sql_guard.inspect(client, statement)
-        return Question(checked.text, checked.output_format)
+        return sql_guard.inspect(client, statement)
     # The collector checks what it is sent.
     text = sql_guard.normal_form(client, statement)
-    return Question(text, sql_guard.format_of(text))
+    return Statement(text, sql_guard.format_of(text))
 
 
 @contextlib.contextmanager
-def answer(client: Any, question: Question) -> Iterator[Answer]:
+def answer(client: Any, question: Statement) -> Iterator[Answer]:
     """Run a statement that names no format, and yield its rows as they come.
 
     Raises:
@@ -102,7 +93,7 @@ def _errors() -> Iterator[None]:
         raise EngineError(engine_words(error)) from error
 
 
-def raw_answer(client: Any, question: Question) -> bytes:
+def raw_answer(client: Any, question: Statement) -> bytes:
     """Run a statement that names its format, and return the answer in it.
 
     Raises:
@@ -113,6 +104,6 @@ def raw_answer(client: Any, question: Question) -> bytes:
         return bytes(client.raw_query(question.text))
 
 
-def _names(client: Any, question: Question) -> list[str]:
+def _names(client: Any, question: Statement) -> list[str]:
     meta = json.loads(client.raw_query(question.text, fmt="JSONCompact"))["meta"]
     return [str(column["name"]) for column in meta]

@@ -9,7 +9,7 @@ from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from spanseal_storage.errors import EngineError
+from spanseal_storage.errors import EngineError, first_line
 from spanseal_storage.rows import query
 from spanseal_storage.schema import COLUMN_NAMES, COLUMNS, DATABASE
 
@@ -128,8 +128,4 @@ class Writer:
                 },
             )
         except (ClickHouseError, OSError) as error:
-            raise EngineError(f"cannot insert into {DATABASE}.{table}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise EngineError(f"cannot insert into {DATABASE}.{table}: {first_line(error)}") from error

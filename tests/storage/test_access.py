@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.synthetic import make_log
 from examples.demo.processes import Collector
-from spanseal_storage.access import is_embedded, open_reader
+from spanseal_storage.access import open_reader
 from spanseal_storage.directory import DataDirectory, Runtime
 from spanseal_storage.errors import (
     DirectoryBusyError,
@@ -24,6 +24,7 @@ from spanseal_storage.errors import (
     NotADataDirectoryError,
     SchemaError,
 )
+from spanseal_storage.raw_query import is_embedded
 from spanseal_storage.rows import query
 
 RECORDS = 20
