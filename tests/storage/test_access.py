@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +22,7 @@ from spanseal_storage.errors import (
 )
 from spanseal_storage.raw_query import is_embedded
 from spanseal_storage.rows import query
+from tests.storage.parts import held
 
 RECORDS = 20
 
@@ -33,27 +30,6 @@ RECORDS = 20
 @pytest.fixture
 def directory(tmp_path: Path) -> DataDirectory:
     return make_log(tmp_path / "data", RECORDS)
-
-
-@contextmanager
-def held(directory: DataDirectory) -> Iterator[int]:
-    """Let another process hold the directory; yields its id."""
-    program = (
-        "import sys; from spanseal_storage.directory import DataDirectory\n"
-        "with DataDirectory(sys.argv[1]).hold('another command'): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(directory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        try:
-            yield other.pid
-        finally:
-            other.kill()
 
 
 def test_alone_and_through_a_collector_it_is_the_same(directory: DataDirectory, tmp_path: Path) -> None:

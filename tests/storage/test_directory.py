@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from spanseal_storage.keys import (
     signing_key_text,
     trusted_keys,
 )
+from tests.storage.parts import held
 
 
 @pytest.fixture
@@ -37,25 +37,13 @@ def directory(tmp_path: Path) -> DataDirectory:
 
 
 def test_who_holds_it_is_told_and_death_lets_go(directory: DataDirectory) -> None:
-    program = (
-        "import sys; from spanseal_storage.directory import DataDirectory\n"
-        "with DataDirectory(sys.argv[1]).hold('another program'): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(directory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    with held(directory) as pid:
         assert directory.is_held()
         with (
-            pytest.raises(DirectoryBusyError, match=f"another program .pid {other.pid}."),
+            pytest.raises(DirectoryBusyError, match=f"another command .pid {pid}."),
             directory.hold("test"),
         ):
             pass
-        other.kill()
     with directory.hold("test"):
         assert directory.is_held()
     assert not directory.is_held()

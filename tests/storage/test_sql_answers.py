@@ -12,12 +12,10 @@ import pytest
 
 from benchmarks.synthetic import make_log, synthetic_draft
 from spanseal_ledger.record import Record
-from spanseal_storage.engine import Role, open_engine
 from spanseal_storage.errors import StatementRefusedError
 from spanseal_storage.raw_query import raw_query
-from spanseal_storage.schema import DATABASE
 from spanseal_storage.sql_guard import TABLES, inspect
-from spanseal_storage.sql_readers import LIMITS
+from tests.storage.parts import limited_client
 
 RECORDS = 1500
 # The same but for times and random identifiers.
@@ -31,11 +29,8 @@ KEYS = sorted(DRAFTS[0].metadata)
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory = make_log(tmp_path_factory.mktemp("answers") / "data", RECORDS, batch=500)
-    with directory.hold("test"), open_engine(directory, Role.READER) as engine:
-        client = engine.client(**LIMITS)
-        client.database = DATABASE
+    with limited_client(directory) as client:
         yield client
-        client.close()
 
 
 def answer(client: Any, statement: str, **parameters: str) -> list[list[Any]]:

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic import make_log
-from spanseal_storage.engine import Role, open_engine
 from spanseal_storage.errors import StatementRefusedError
 from spanseal_storage.raw_query import raw_query
-from spanseal_storage.schema import DATABASE
-from spanseal_storage.sql_endpoint import LIMITS
 from spanseal_storage.sql_guard import check
+from tests.storage.parts import limited_client
 
 RECORDS = 600
 
@@ -22,11 +20,8 @@ RECORDS = 600
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory = make_log(tmp_path_factory.mktemp("guard") / "data", RECORDS, batch=200)
-    with directory.hold("test"), open_engine(directory, Role.READER) as engine:
-        client = engine.client(**LIMITS)
-        client.database = DATABASE
+    with limited_client(directory) as client:
         yield client
-        client.close()
 
 
 HOSTILE = """
