@@ -43,3 +43,8 @@ def limited_client(directory: DataDirectory) -> Iterator[Any]:
         client.database = DATABASE
         yield client
         client.close()
+
+
+def key_material(line: str) -> str:
+    """The secret of a signing key's line, whose base64 may hold a + of its own."""
+    return line.strip().split("+", 4)[-1]

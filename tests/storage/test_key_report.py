@@ -19,6 +19,7 @@ from spanseal_storage.keys import (
     parse_signing_key,
     signing_key_text,
 )
+from tests.storage.parts import key_material
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_of_a_file(directory: DataDirectory) -> None:
     assert told["collector_name"] == "collector-1"
     assert told["verification_keys"] == [{"vkey": str(key), "key_id": key.key_id.hex(), "current": True}]
     assert f"{key}  (current)" in show(directory).stdout
-    private = path.read_text().strip().rpartition("+")[2]
+    private = key_material(path.read_text())
     assert private not in show(directory).output + show(directory, "--json").output
     assert files(directory) == before
     path.chmod(0o640)
@@ -67,7 +68,7 @@ def test_of_the_environment(directory: DataDirectory, monkeypatch: pytest.Monkey
     report = report_keys(directory)
     assert (report.source, report.where) == ("environment", SIGNING_KEY_VARIABLE)
     assert (report.keys, report.current) == ((old, new), new)
-    assert text.rpartition("+")[2] not in show(directory).output
+    assert key_material(text) not in show(directory).output
     assert files(directory) == before
     for wrong, message in (
         (signing_key_text("another/name", bytes(32)), "another/name"),
@@ -79,7 +80,7 @@ def test_of_the_environment(directory: DataDirectory, monkeypatch: pytest.Monkey
         told = show(directory, code=2).stderr
         assert message in told
         assert len(told.splitlines()) == 1
-        assert wrong.rpartition("+")[2] not in told or wrong == "nonsense"
+        assert key_material(wrong) not in told or wrong == "nonsense"
 
 
 def test_a_command_is_not_run_and_the_current_key_is_known_by_its_signature(
