@@ -20,6 +20,7 @@ ROOMS = {
         "flask",
         "werkzeug",
         "blinker",
+        "yaml",
     },
     "storage/spanseal_storage": {
         "spanseal_ledger",
