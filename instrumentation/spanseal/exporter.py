@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from .__about__ import __version__
-from .settings import Export
+from .endpoint import Export
 from .throttle import Throttle
 
 logger = logging.getLogger("spanseal")

@@ -17,6 +17,7 @@ def pre_instrument() -> None:
     """Audit every Flask application of this process."""
     try:
         from .runtime import current  # noqa: PLC0415 - an import that fails must not end all instrumentation
+        from .settings import unknown  # noqa: PLC0415 - as above
 
         try:
             from . import flask_app  # noqa: PLC0415
@@ -27,6 +28,8 @@ def pre_instrument() -> None:
             raise
         # Read now, so that a wrong setting is named at the start and not at the first request.
         settings = current().settings
+        for sentence in unknown():
+            logger.warning("%s", sentence)
         flask_app.instrument_all()
     except Exception as error:
         # A setting's error says what to do; anything else needs to be looked into.

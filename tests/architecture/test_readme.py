@@ -8,6 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from spanseal.cli import main
+from spanseal.settings import Settings
+from spanseal.variables import variables_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -29,6 +31,15 @@ def test_every_variable_is_in_the_readme_and_none_that_is_not_read() -> None:
         for name in _VARIABLE.findall(path.read_text("utf-8"))
     }
     assert set(_VARIABLE.findall(README)) == source
+
+
+def test_the_table_of_the_applications_settings_is_the_programs() -> None:
+    _, _, after = README.partition("### Of the application\n")
+    rows = [line for line in after.partition("\n### ")[0].splitlines() if line.startswith("| `")]
+    assert rows == [
+        f"| `{one.name}` | {f'`{one.default}`' if one.default else ''} | {one.meaning} |".replace("|  |", "| |")
+        for one in variables_of(Settings).values()
+    ]
 
 
 def test_every_file_that_is_linked_is_there() -> None:

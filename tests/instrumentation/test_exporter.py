@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 import spanseal
-from spanseal import settings
+from spanseal import endpoint
 from spanseal.exporter import MAX_RETRY_AFTER, Exporter, Verdict
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import PROTOBUF, Reply, rejecting
@@ -23,7 +23,7 @@ BODY = b""
 
 
 def exporter(audit: Audit, **variables: str) -> Exporter:
-    return Exporter(settings.export({"OTEL_EXPORTER_OTLP_ENDPOINT": audit.receiver.url, **variables}))
+    return Exporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": audit.receiver.url, **variables}))
 
 
 def answer(audit: Audit, reply: Reply, timeout: float = 20, **variables: str) -> Any:
@@ -137,7 +137,7 @@ def test_a_server_that_drips_is_left_after_the_timeout() -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         one = Exporter(
-            settings.export({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"})
+            endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"})
         )
         found = one.send(BODY, 0.1)
         one.close()
@@ -150,11 +150,11 @@ def test_a_server_that_drips_is_left_after_the_timeout() -> None:
 def test_nobody_listens_and_names_that_nobody_has() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        for endpoint in (f"http://127.0.0.1:{taken.getsockname()[1]}", "http://nobody.invalid"):
-            one = Exporter(settings.export({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}))
+        for url in (f"http://127.0.0.1:{taken.getsockname()[1]}", "http://nobody.invalid"):
+            one = Exporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": url}))
             found = one.send(BODY, 5)
             assert found.verdict is Verdict.LATER
-            assert endpoint in found.reason
+            assert url in found.reason
 
 
 def test_a_credential_is_sent_and_never_shown(audit: Audit) -> None:

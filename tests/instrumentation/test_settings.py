@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spanseal import settings
+from spanseal import endpoint, settings
 from spanseal.errors import ConfigurationError
 
 
@@ -92,7 +92,7 @@ def test_all_that_can_be_said() -> None:
 
 
 def test_what_is_said_for_logs_goes_before_what_is_said_for_all() -> None:
-    found = settings.export(
+    found = endpoint.export(
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:1",
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs:2/exact",
@@ -162,12 +162,12 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(name: str, value
 def test_no_secret_is_shown(name: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ConfigurationError) as caught:
-        settings.export({name: value})
+        endpoint.export({name: value})
     assert "s3cret" not in str(caught.value) + caplog.text
 
 
 def test_a_credential_in_the_query_is_sent_but_not_shown() -> None:
-    found = settings.export({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector/v1/logs?token=s3cret"})
+    found = endpoint.export({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://collector/v1/logs?token=s3cret"})
     assert found.endpoint.endswith("?token=s3cret")
     assert found.shown == "https://collector/v1/logs"
 
@@ -178,3 +178,24 @@ def test_only_open_is_open() -> None:
         for text in ("", "open", " OPEN ", "closed", "clsoed", "no")
         if settings.refuses({"SPANSEAL_ON_ERROR": text})
     ] == ["closed", "clsoed", "no"]
+
+
+def test_everything_that_is_wrong_is_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(
+            {
+                "SPANSEAL_SPOOL_DIR": "/spool",
+                "SPANSEAL_DURABILITY": "moon",
+                "SPANSEAL_TRUSTED_PROXIES": "-1",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
+            }
+        )
+    for name in ("SPANSEAL_DURABILITY", "SPANSEAL_TRUSTED_PROXIES", "OTEL_EXPORTER_OTLP_[LOGS_]TIMEOUT"):
+        assert name in str(caught.value)
+
+
+def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant() -> None:
+    assert settings.unknown({"SPANSEAL_ON_EROR": "closed", "SPANSEAL_DATA": "x", "SPANSEAL_TENANT": "a"}) == [
+        "SPANSEAL_ON_EROR is not a setting: did you mean SPANSEAL_ON_ERROR?"
+    ]
+    assert settings.unknown({"SPANSEAL_XYZZY": "1", "PATH": "/bin"}) == ["SPANSEAL_XYZZY is not a setting"]

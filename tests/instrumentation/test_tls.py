@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import spanseal
-from spanseal import settings
+from spanseal import endpoint
 from spanseal.exporter import Answer, Exporter, Verdict
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import FakeReceiver, receiving
@@ -94,7 +94,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def send(secured: Secured, **variables: str) -> Answer:
     named = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}
-    one = Exporter(settings.export({"OTEL_EXPORTER_OTLP_ENDPOINT": secured.receiver.url, **named}))
+    one = Exporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": secured.receiver.url, **named}))
     try:
         return one.send(b"", 20)
     finally:
