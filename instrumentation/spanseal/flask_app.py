@@ -154,11 +154,10 @@ def _look_again(request: AuditedRequest) -> None:
 
 
 def _see_route(request: AuditedRequest, context: Any) -> None:
-    rule = context.request.url_rule
-    if rule is not None:
-        request.route = rule.rule
-        request.view_args = _texts(rule, context.request.view_args or {})
     request.look = _look_again
+    rule = context.request.url_rule
+    values = _texts(rule, context.request.view_args or {}) if rule is not None else {}
+    request.matched(rule.rule if rule is not None else None, values)
 
 
 def _look(request: AuditedRequest, context: Any) -> None:

@@ -1,14 +1,13 @@
 """From a request to what it meant: method and route become `<resource>.<verb>`. A pure function.
 
-This is the one place where a request gets its name. Rules of the application's own will be asked
-here, before the defaults.
+These are the defaults; `rules` asks the application's own before them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
@@ -74,6 +73,11 @@ class Meaning:
     subject_type: str = ""
     """What the resource belongs to, where the route says it: the patient of a note."""
     subject_id: str = ""
+    outcome: str = ""
+    """Of a rule, which knows better than the status; empty for what the status says."""
+    failure_reason: str = ""
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    """What else a rule says: `audit.data_classes`, `audit.severity`, `audit.retention_class`."""
 
 
 _UNMATCHED = Meaning(UNMATCHED)

@@ -14,9 +14,10 @@ from http import HTTPStatus
 from typing import Any
 
 from .actor import ANONYMOUS, Actor
+from .annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
-from .mapping import KNOWN_METHODS, OWN, is_state_changing, map_request
+from .mapping import KNOWN_METHODS, OWN, Meaning, is_state_changing
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
 
@@ -51,6 +52,9 @@ class AuditedRequest:
     """The route's template."""
     view_args: Mapping[str, str] = field(default_factory=dict)
     """The values of its variables as text. There may be credentials among them: only the mapping reads them."""
+    skipped: str = ""
+    """Why it is not recorded; empty where it is."""
+    said: Annotation = field(default_factory=Annotation)
     actor: Actor | None = None
     explicit_actor: Actor | None = None
     """Of `set_actor()`: goes before everything that was found."""
@@ -100,10 +104,23 @@ class AuditedRequest:
         self.exception = exception_type(error)
         self._changed = True
 
+    def matched(self, route: str | None, view_args: Mapping[str, str]) -> None:
+        """The framework has found a route, or none.
+
+        Raises:
+            NotAudited: What it means is not known, and it must not go on.
+        """
+        self.route, self.view_args = route, view_args
+        self.skipped = self.runtime.rules.skips(self.method, route)
+
+    def changed(self) -> None:
+        """Take notice that the application has said more about it."""
+        self._changed = self._changed or self.pending.answered
+
     def act_as(self, actor: Actor) -> None:
         """Take the actor from the application, which knows best."""
         self.explicit_actor = actor
-        self._changed = self._changed or self.pending.answered
+        self.changed()
 
     # --- stages ----------------------------------------------------------------------------------------
 
@@ -113,7 +130,7 @@ class AuditedRequest:
         Raises:
             NotAudited: The request must not go on.
         """
-        if self.pending.row is None and is_state_changing(self.method):
+        if self.pending.row is None and is_state_changing(self.method) and not self.skipped:
             self.runtime.begin(self.pending, self.record)
 
     def answer(self, status: int) -> None:
@@ -123,13 +140,16 @@ class AuditedRequest:
             NotAudited: The answer must not be given.
         """
         self.status = status
-        self.runtime.answer(self.pending, self.record)
+        if not self.skipped:
+            self.runtime.answer(self.pending, self.record)
 
     def end(self) -> None:
         """The answer has ended, or there will be none. Twice is once. Never raises."""
         if self.ended:
             return
         self.ended = True
+        if self.skipped:
+            return
         try:
             changed = self._changed or self.incomplete or self.withheld
             if not self.pending.answered:
@@ -147,12 +167,16 @@ class AuditedRequest:
 
     def record(self) -> AuditRecord:
         """Make the record of what is known now."""
-        meaning = map_request(self.method, self.route, self.view_args)
-        outcome, reason = self._outcome()
+        meaning = self.runtime.rules.meaning(self.method, self.route, self.view_args, self.status)
+        said = self.said
+        outcome, reason = self._outcome(meaning)
         who = self.explicit_actor or self.actor or ANONYMOUS
-        resource_id = meaning.resource_id or (who.id if meaning.action in OWN else "")
+        action = said.action or meaning.action
+        resource_id = said.resource_id or meaning.resource_id or (who.id if action in OWN else "")
         known = self.method in KNOWN_METHODS
         attributes: dict[str, object] = {
+            **meaning.attributes,
+            **said.attributes,
             "audit.capture": "wsgi",
             "http.request.method": self.method if known else "_OTHER",
         }
@@ -174,12 +198,12 @@ class AuditedRequest:
         return AuditRecord(
             record_id=self.record_id,
             event_time=self.event_time,
-            action=meaning.action,
+            action=action,
             outcome=outcome,
             failure_reason=reason,
             actor=who,
             session_id=self.session_id,
-            resource_type=meaning.resource_type,
+            resource_type=said.resource_type or meaning.resource_type,
             resource_id=resource_id,
             request_id=self.request_id,
             tenant=self.tenant,
@@ -190,9 +214,12 @@ class AuditedRequest:
             attributes=attributes,
         )
 
-    def _outcome(self) -> tuple[str, str]:
+    def _outcome(self, meaning: Meaning) -> tuple[str, str]:
         if self.exception:
             return "failure", self.exception
+        for known in (self.said, meaning):
+            if known.outcome:
+                return known.outcome, known.failure_reason
         if not self.status:
             return "unknown", ""
         if self.status < 400:

@@ -32,6 +32,7 @@ from .errors import (
     SpoolUnavailable,
 )
 from .locks import forget_all
+from .rules import DEFAULTS, Rules, load_rules
 from .settings import Settings
 from .shipper import Shipper
 from .spool import Spool
@@ -72,6 +73,7 @@ class Runtime:
         self._access = Access()
         self._settings: Settings | None = None
         self._resolver: Resolver | None = None
+        self._rules: Rules | None = None
         self._wrong: dict[str, str] = {}
         self._spool: Spool | None = None
         self._shipper: Shipper | None = None
@@ -227,6 +229,22 @@ class Runtime:
         if self._resolver is None and name:
             self._resolver = self._once("resolver", lambda: load_resolver(name))
         return self._resolver
+
+    @property
+    def rules(self) -> Rules:
+        """What requests mean. Where the rules file is wrong: the defaults, or nothing goes on.
+
+        Raises:
+            NotAudited: The rules file is wrong, and `SPANSEAL_ON_ERROR` is `closed`.
+        """
+        rules = self._rules
+        if rules is None:
+            try:
+                rules = self._rules = self._once("rules", lambda: load_rules(self.settings.rules))
+            except ConfigurationError as error:
+                self.trouble(error, "requests are recorded by the default rules")
+                rules = DEFAULTS
+        return rules
 
     def _once(self, name: str, load: Callable[[], _T]) -> _T:
         # What was wrong stays wrong, and is not tried anew at every request.

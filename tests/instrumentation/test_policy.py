@@ -11,7 +11,7 @@ from typing import Any
 import flask
 import pytest
 
-from spanseal import flask_app, mapping, request, settings, spool, wire, wsgi
+from spanseal import flask_app, mapping, request, rules, settings, spool, wire, wsgi
 from spanseal.errors import SpoolUnavailable
 from tests.instrumentation.calling import call, environ
 from tests.instrumentation.conftest import Audit
@@ -95,7 +95,7 @@ BEFORE_THE_VIEW = {
     "route": internal(flask_app, "_texts"),
     "look": internal(flask_app, "_look"),
     "encode": internal(wire.AuditRecord, "encode"),
-    "mapping": internal(request, "map_request"),
+    "mapping": internal(rules, "map_request"),
     "full at begin": refuse_writing("begin"),
     "bug at begin": internal(spool.Spool, "begin"),
 }
