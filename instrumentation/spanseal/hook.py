@@ -7,6 +7,7 @@ master: nothing is opened and no thread is started.
 from __future__ import annotations
 
 import logging
+import os
 
 from .errors import ConfigurationError
 
@@ -14,7 +15,10 @@ logger = logging.getLogger("spanseal")
 
 
 def pre_instrument() -> None:
-    """Audit every Flask application of this process."""
+    """Audit every Flask application of this process, unless it is switched off by name."""
+    if _switched_off():
+        logger.warning("auditing is switched off by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
+        return
     try:
         from .runtime import current  # noqa: PLC0415 - an import that fails must not end all instrumentation
         from .settings import unknown  # noqa: PLC0415 - as above
@@ -39,6 +43,12 @@ def pre_instrument() -> None:
         _close_if_told()
         return
     logger.debug("auditing to %s, spool in %s", settings.export.endpoint, settings.spool_dir)
+
+
+def _switched_off() -> bool:
+    # By its name alone: `*` is said of tracing.
+    names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    return "spanseal" in (name.strip() for name in names)
 
 
 def _close_if_told() -> None:

@@ -170,9 +170,10 @@ POST = ("POST", "/patients/5", {"traceparent": f"00-{TRACE}-{PARENT}-00"})
         {"OTEL_TRACES_SAMPLER": "always_off"},
         {"OTEL_PYTHON_FLASK_EXCLUDED_URLS": ".*"},
         {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask"},
+        {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"},
         {"OTEL_SDK_DISABLED": "true"},
     ],
-    ids=["plain", "sampler", "excluded", "disabled", "no SDK"],
+    ids=["plain", "sampler", "excluded", "disabled", "all disabled", "no SDK"],
 )
 def test_nothing_but_variables(
     audit: Audit, receiver: FakeReceiver, tmp_path: Path, variables: dict[str, str]
@@ -190,6 +191,14 @@ def test_nothing_but_variables(
         assert records[0].trace_id == TRACE
         assert records[1].trace_id
     assert "Traceback" not in logged
+
+
+def test_only_its_own_name_switches_it_off(audit: Audit, receiver: FakeReceiver, tmp_path: Path) -> None:
+    names = "flask, spanseal"
+    answers, logged = instrumented(audit, tmp_path, [POST], OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=names)
+    assert answers == [[200, None, "ok"]]
+    assert "auditing is switched off by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS" in logged
+    assert receiver.taken == []
 
 
 def test_a_hook_that_fails_leaves_the_application_alone_and_says_so(
