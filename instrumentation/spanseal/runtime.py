@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import settings as settings_module
 from .actor import Resolver, load_resolver
@@ -34,11 +34,13 @@ from .errors import (
 from .locks import forget_all
 from .rules import DEFAULTS, Rules, load_rules
 from .settings import Settings
-from .shipper import Shipper
 from .spool import Spool
 from .spool_file import Access
 from .throttle import Throttle
 from .wire import AuditRecord, encode_resource
+
+if TYPE_CHECKING:
+    from .shipper import Shipper
 
 __all__ = ["Pending", "Runtime", "current"]
 
@@ -68,7 +70,8 @@ class Runtime:
     """The audit of this process. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._creation = threading.Lock()
+        self.pid = os.getpid()
+        self._locks: dict[str, threading.Lock] = {}
         self._counting = threading.Lock()
         self._access = Access()
         self._settings: Settings | None = None
@@ -205,6 +208,15 @@ class Runtime:
         if closed:
             raise NotAudited("this cannot be audited now, so it is not done") from error
 
+    @property
+    def _creation(self) -> threading.Lock:
+        """Held while the spool is made, which lets other greenlets run.
+
+        Made when it is needed: gevent's worker replaces the standard library's locks late, and in one made before
+        that a greenlet would wait for ever, since it stops the thread in which the holder would go on.
+        """
+        return self._locks.setdefault("creation", threading.Lock())
+
     # --- what it is made of ----------------------------------------------------------------------------
 
     @property
@@ -307,6 +319,10 @@ class Runtime:
             return spool
 
     def _make(self) -> Spool:
+        # In the worker: imported in gunicorn's master, urllib3 would keep the SSLContext that gevent replaces later,
+        # and every TLS connection of the application would end in a RecursionError.
+        from .shipper import Shipper  # noqa: PLC0415
+
         settings = self.settings
         resource = encode_resource(settings.resource)
         spool = Spool(settings, resource, self._access)
@@ -336,10 +352,16 @@ class Runtime:
 
 
 _runtime = Runtime()
+_noticing = threading.Lock()
 
 
 def current() -> Runtime:
     """Return this process's runtime."""
+    if _runtime.pid != os.getpid():
+        # Forked by a server that does not ask Python to (uWSGI).
+        with _noticing:
+            if _runtime.pid != os.getpid():
+                _in_child()
     return _runtime
 
 
