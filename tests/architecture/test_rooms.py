@@ -15,6 +15,7 @@ ROOMS = {
     "instrumentation/spanseal": {
         "opentelemetry",
         "google",
+        "grpc",
         "requests",
         "click",
         "flask",
