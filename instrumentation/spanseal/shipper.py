@@ -31,7 +31,8 @@ logger = logging.getLogger("spanseal")
 BATCH_RECORDS = 512
 BATCH_BYTES = 2 << 20
 
-_LINGER = 0.02
+_LINGER = 0.2
+"""Seconds. Company for the first record: at 1,000 requests a second a tenth of it costs three times the processor time."""
 _FIRST_DELAY, _MOST_DELAY = 0.5, 30.0
 
 
