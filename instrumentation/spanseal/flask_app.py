@@ -14,9 +14,10 @@ import flask
 from opentelemetry import trace
 from werkzeug.exceptions import ServiceUnavailable
 
-from . import actor
+from .actor_sources import Evidence, resolve
 from .errors import ConfigurationError, NotAudited
 from .request import AuditedRequest, exception_type
+from .users import session_digest
 from .wsgi import ENVIRON_KEY, audited_call, refusal
 
 __all__ = ["instrument_all", "instrument_app", "refuse_all"]
@@ -169,16 +170,24 @@ def _look(request: AuditedRequest, context: Any) -> None:
     if ids.is_valid:
         request.trace_id = trace.format_trace_id(ids.trace_id)
         request.span_id = trace.format_span_id(ids.span_id)
-    request.session_id = actor.session_digest(session) or request.session_id
-    g = flask.g._get_current_object()  # noqa: SLF001 - as above
+    request.session_id = session_digest(session) or request.session_id
     resolver, wrong = None, None
     try:
         resolver = request.runtime.resolver
     except ConfigurationError as error:
         wrong = error
-    found = actor.resolve(resolver, g=g, session=session)
+    settings = request.runtime.settings
+    evidence = Evidence(
+        g=flask.g._get_current_object(),  # noqa: SLF001 - as above
+        session=session,
+        environ=context.request.environ,
+        config=context.app.config,
+        peer=request.peer,
+        header=settings.proxy_header,
+    )
+    found = resolve(resolver, settings.actor_sources, evidence, request.found)
     if found is not None:
-        request.actor = found
+        request.recognise(found)
     if wrong is not None:
         request.runtime.trouble(wrong, "the actor is looked for elsewhere")
 

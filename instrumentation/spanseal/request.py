@@ -14,10 +14,12 @@ from http import HTTPStatus
 from typing import Any
 
 from .actor import ANONYMOUS, Actor
+from .actor_sources import Found
 from .annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
-from .mapping import KNOWN_METHODS, OWN, Meaning, is_state_changing
+from .mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
+from .proxy_header import peer_of
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
 
@@ -30,6 +32,7 @@ current_request: ContextVar[AuditedRequest | None] = ContextVar("spanseal_reques
 
 # What goes back in a header: visible ASCII.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _MAX_HEADER = 2048
 """Characters of a header that are kept."""
 
@@ -56,6 +59,11 @@ class AuditedRequest:
     """Why it is not recorded; empty where it is."""
     said: Annotation = field(default_factory=Annotation)
     actor: Actor | None = None
+    """Who acts, as far as could be found, with the role of now."""
+    found: Found | None = None
+    """The same, with where it was found."""
+    peer: str | None = None
+    """The address of the connection's other end: a proxy's, where there is one."""
     explicit_actor: Actor | None = None
     """Of `set_actor()`: goes before everything that was found."""
     session_id: str = ""
@@ -63,6 +71,8 @@ class AuditedRequest:
     span_id: str = ""
     status: int = 0
     """Of the answer; 0 where there is none yet."""
+    media_type: str = ""
+    """Of the answer, in lower case and without parameters."""
     exception: str = ""
     """Type of the exception that nobody handled."""
     incomplete: bool = False
@@ -78,6 +88,8 @@ class AuditedRequest:
     look: Callable[[AuditedRequest], None] | None = None
     """Looks for the actor again, as far as the framework's context is at hand."""
     _changed: bool = False
+    _as_made: Actor | None = None
+    """Who acts, as it was when this one was found first."""
 
     @classmethod
     def of_environ(cls, environ: Mapping[str, Any], runtime: Runtime) -> AuditedRequest:
@@ -97,6 +109,7 @@ class AuditedRequest:
             user_agent=header(environ, "HTTP_USER_AGENT"),
             tenant=settings.tenant,
             incoming_id=incoming,
+            peer=peer_of(environ),
         )
 
     def failed(self, error: BaseException) -> None:
@@ -116,6 +129,13 @@ class AuditedRequest:
     def changed(self) -> None:
         """Take notice that the application has said more about it."""
         self._changed = self._changed or self.pending.answered
+
+    def recognise(self, found: Found) -> None:
+        """Take notice of who was found by now."""
+        known = self.found
+        if known is None or (known.source, known.actor.id) != (found.source, found.actor.id):
+            self._as_made = found.actor
+        self.found, self.actor = found, found.actor
 
     def act_as(self, actor: Actor) -> None:
         """Take the actor from the application, which knows best."""
@@ -169,9 +189,9 @@ class AuditedRequest:
         """Make the record of what is known now."""
         meaning = self.runtime.rules.meaning(self.method, self.route, self.view_args, self.status)
         said = self.said
-        outcome, reason = self._outcome(meaning)
-        who = self.explicit_actor or self.actor or ANONYMOUS
+        who = self.explicit_actor or self._doer()
         action = said.action or meaning.action
+        outcome, reason = self._outcome(meaning, action, who)
         resource_id = said.resource_id or meaning.resource_id or (who.id if action in OWN else "")
         known = self.method in KNOWN_METHODS
         attributes: dict[str, object] = {
@@ -214,7 +234,16 @@ class AuditedRequest:
             attributes=attributes,
         )
 
-    def _outcome(self, meaning: Meaning) -> tuple[str, str]:
+    def _doer(self) -> Actor:
+        # A role that the request itself changes is not the one with which it was made.
+        made = self._as_made
+        return (
+            made
+            if made is not None and self.found and self.found.actor is self.actor
+            else self.actor or ANONYMOUS
+        )
+
+    def _outcome(self, meaning: Meaning, action: str, who: Actor) -> tuple[str, str]:
         if self.exception:
             return "failure", self.exception
         for known in (self.said, meaning):
@@ -223,11 +252,19 @@ class AuditedRequest:
         if not self.status:
             return "unknown", ""
         if self.status < 400:
-            return "success", ""
+            return self._sign_in() if action == SIGNED_IN and not who.id else ("success", "")
         try:
             return "failure", HTTPStatus(self.status).phrase
         except ValueError:
             return "failure", f"HTTP {self.status}"
+
+    def _sign_in(self) -> tuple[str, str]:
+        """Say what it means that a sign-in is answered without an error, and yet nobody is known."""
+        if self.status >= 300:
+            return "unknown", ""  # to another service, perhaps, which asks for the password
+        if self.media_type in _PAGES:
+            return "failure", "not signed in"  # the form again
+        return "success", ""  # with a token in the answer, which is not read
 
 
 def exception_type(error: BaseException) -> str:
@@ -247,10 +284,7 @@ def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
     Returns:
         The address, or empty where the server knows none.
     """
-    # Of werkzeug's ProxyFix, where it stands before this: what the server itself had said.
-    original = environ.get("werkzeug.proxy_fix.orig")
-    server = original if isinstance(original, Mapping) else environ
-    peer = str(server.get("REMOTE_ADDR") or "")
+    peer = peer_of(environ) or ""
     if trusted_proxies:
         hops = [hop.strip() for hop in str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
         if len(hops) >= trusted_proxies and (address := _address(hops[-trusted_proxies])):

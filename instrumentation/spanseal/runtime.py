@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from . import settings as settings_module
-from .actor import Resolver, load_resolver
+from .actor_sources import Resolver, load_resolver
 from .errors import (
     ConfigurationError,
     InvalidRecord,

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
+from .actor_sources import DEFAULT, Source, sources
 from .endpoint import Export, export
 from .errors import ConfigurationError
+from .proxy_header import Network, ProxyHeader, header_name, networks, proxy_header
 from .variables import choice, number, seconds, text, variable, variables_of, yes_or_no
 
 __all__ = ["Settings", "load", "refuses", "spool_dir", "unknown"]
@@ -93,6 +95,27 @@ class Settings:
         "`module:function` that returns the actor of the current request",
         text,
     )
+    actor_sources: tuple[Source, ...] = variable(
+        "SPANSEAL_ACTOR_SOURCES",
+        DEFAULT,
+        "where the actor is looked for, in this order; `g.<name>` for an attribute of `flask.g`",
+        sources,
+    )
+    actor_header: str = variable(
+        "SPANSEAL_ACTOR_HEADER",
+        "",
+        "header in which an authenticating proxy names the user, such as `X-Forwarded-User`",
+        header_name,
+    )
+    actor_role_header: str = variable(
+        "SPANSEAL_ACTOR_ROLE_HEADER", "", "header in which it names the roles", header_name
+    )
+    actor_header_from: tuple[str | Network, ...] = variable(
+        "SPANSEAL_ACTOR_HEADER_FROM",
+        "",
+        "addresses and networks of the proxies that are believed, separated by commas; `unix` for a Unix socket",
+        networks,
+    )
     tenant: str = variable("SPANSEAL_TENANT", "", "tenant of this service's records", _tenant)
     trusted_proxies: int = variable(
         "SPANSEAL_TRUSTED_PROXIES",
@@ -120,6 +143,7 @@ class Settings:
     """Names this instance of the service in its streams."""
     resource: Mapping[str, ResourceValue]
     export: Export
+    proxy_header: ProxyHeader | None
 
 
 _VARIABLES = variables_of(Settings)
@@ -140,6 +164,14 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             wrong.append(str(error))
     try:
         values["export"] = export(environ)
+    except ConfigurationError as error:
+        wrong.append(str(error))
+    try:
+        values["proxy_header"] = proxy_header(
+            *(values[name] for name in ("actor_header", "actor_role_header", "actor_header_from"))
+        )
+    except KeyError:  # of one that was named above
+        pass
     except ConfigurationError as error:
         wrong.append(str(error))
     if wrong:

@@ -89,6 +89,8 @@ class AuditRecord:
         ):
             if text:
                 parts.append(_text(key, text))
+        if self.actor.on_behalf_of and "audit.on_behalf_of" not in self.attributes:
+            parts.append(_text("audit.on_behalf_of", self.actor.on_behalf_of))
         for key, value in self.attributes.items():
             if isinstance(value, str):
                 parts.append(_text(key, value))

@@ -84,7 +84,10 @@ class _StartResponse:
         extra = () if exc_info is None else (exc_info,)
         kept = []
         for pair in headers:
-            if pair[0].lower() == "x-request-id":
+            name = pair[0].lower()
+            if name == "content-type":
+                request.media_type = str(pair[1]).partition(";")[0].strip().lower()
+            if name == "x-request-id":
                 request.own_request_id = header({"": pair[1]}, "")
             else:
                 kept.append(pair)
