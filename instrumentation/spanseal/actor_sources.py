@@ -81,6 +81,8 @@ def resolve(
     order: tuple[Source, ...],
     evidence: Evidence,
     before: Found | None = None,
+    *,
+    early: bool = False,
 ) -> Found | None:
     """Look for the actor in a request's context. What goes wrong in a source leaves it to the next one.
 
@@ -89,12 +91,13 @@ def resolve(
         order: The sources.
         evidence: What they look at.
         before: What an earlier look at the same request found.
+        early: Whether nothing of the application has run yet: a resolver that fails is not spoken of then.
 
     Returns:
         Who was found, or None where nothing is known now. `ANONYMOUS` was found where something said that a session
         is nobody's any more.
     """
-    if resolver is not None and (actor := ask(resolver)) is not None:
+    if resolver is not None and (actor := ask(resolver, early=early)) is not None:
         return Found(actor, "resolver")
     for source in order:
         subject = _attempt(source.name, partial(source.find, evidence))
@@ -109,9 +112,9 @@ def resolve(
     return None
 
 
-def ask(resolver: Resolver) -> Actor | None:
-    """Ask the configured resolver; None where it does not know, or fails."""
-    actor: Actor | None = _attempt("resolver", lambda: from_value(_whole(resolver())))
+def ask(resolver: Resolver, *, early: bool = False) -> Actor | None:
+    """Ask the configured resolver; None where it does not know, or fails. Arguments as of `resolve`."""
+    actor: Actor | None = _attempt("resolver", lambda: from_value(_whole(resolver())), silent=early)
     return actor
 
 
@@ -163,12 +166,12 @@ def load_resolver(name: str) -> Resolver:
     return resolver  # type: ignore[no-any-return]  # getattr gives Any
 
 
-def _attempt(name: str, step: Callable[[], Any]) -> Any:
+def _attempt(name: str, step: Callable[[], Any], *, silent: bool = False) -> Any:
     try:
         return step()
     except Exception as error:
         # An application's user object can raise anything; the next source may still know.
-        if _throttle.due(f"{name} {type(error).__name__}"):
+        if not silent and _throttle.due(f"{name} {type(error).__name__}"):
             what = "the actor resolver" if name == "resolver" else f"the source {name} of actors"
             logger.warning("%s failed; going on with the next one", what, exc_info=True)
         return None

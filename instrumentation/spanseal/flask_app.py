@@ -14,6 +14,7 @@ import flask
 from opentelemetry import trace
 from werkzeug.exceptions import ServiceUnavailable
 
+from . import commits
 from .actor_sources import Evidence, resolve
 from .errors import ConfigurationError, NotAudited
 from .request import AuditedRequest, exception_type
@@ -67,6 +68,7 @@ def _patch() -> None:
             return
         for entrance in _ENTRANCES:
             setattr(flask.Flask, entrance, _audited(getattr(flask.Flask, entrance)))
+        flask.Flask.dispatch_request = _seen_before(flask.Flask.dispatch_request)  # type: ignore[method-assign]
         # Strong references: nobody else holds these functions.
         flask.request_started.connect(_started, weak=False)
         flask.request_finished.connect(_finished, weak=False)
@@ -84,6 +86,22 @@ def _audited(original: Callable[[flask.Flask, dict[str, Any], Any], Iterable[byt
     return audited
 
 
+def _seen_before(original: Callable[..., Any]) -> Any:
+    """Let a look be taken between `before_request` functions, which find the user, and the view, which may change it."""
+
+    @functools.wraps(original)
+    def dispatch_request(self: flask.Flask, *arguments: Any, **named: Any) -> Any:
+        if self.before_request_funcs:
+            context = _context()
+            request = _request_of(context)
+            if request is not None:
+                with suppress(NotAudited):
+                    _safely(_look, request, context)
+        return original(self, *arguments, **named)
+
+    return dispatch_request
+
+
 # --- signals: nothing that goes wrong in them may reach the application, unless it was asked to be refused ---
 
 
@@ -95,7 +113,8 @@ def _started(_sender: object, **_: object) -> None:
         return
     try:
         _safely(_see_route, request, context)
-        _safely(_look, request, context)
+        commits.watch()
+        _safely(functools.partial(_look, early=True), request, context)
         request.begin()
     except NotAudited as error:
         request.refused = True
@@ -161,8 +180,14 @@ def _see_route(request: AuditedRequest, context: Any) -> None:
     request.matched(rule.rule if rule is not None else None, values)
 
 
-def _look(request: AuditedRequest, context: Any) -> None:
-    """Take what the request's context knows now; what it does not know any more stays as it was."""
+def _look(request: AuditedRequest, context: Any, *, early: bool = False) -> None:
+    """Take what the request's context knows now; what it does not know any more stays as it was.
+
+    Args:
+        request: Which request.
+        context: Flask's of it.
+        early: Whether nothing of the application has run yet, so that a resolver may find nothing to read.
+    """
     # Not through `flask.session`: that marks it as used, and the answer gets `Vary: Cookie`.
     session = context._session if _SESSION_IS_WATCHED else context.session  # noqa: SLF001
     span = context.request.environ.get(_SPAN_KEY) or trace.get_current_span()
@@ -185,7 +210,7 @@ def _look(request: AuditedRequest, context: Any) -> None:
         peer=request.peer,
         header=settings.proxy_header,
     )
-    found = resolve(resolver, settings.actor_sources, evidence, request.found)
+    found = resolve(resolver, settings.actor_sources, evidence, request.found, early=early)
     if found is not None:
         request.recognise(found)
     if wrong is not None:

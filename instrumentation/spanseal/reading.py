@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
-
-from werkzeug.local import LocalProxy
 
 from .actor import MAX_TEXT
 
@@ -27,7 +26,8 @@ _STATE = "_sa_instance_state"
 
 def is_proxy(value: object) -> bool:
     """Say whether a value is a proxy that may load what it stands for. `isinstance` would ask that."""
-    return issubclass(type(value), LocalProxy)
+    local = sys.modules.get("werkzeug.local")  # not every application has it
+    return local is not None and issubclass(type(value), local.LocalProxy)
 
 
 def loaded(source: object) -> dict[str, Any] | None:
