@@ -80,9 +80,6 @@ class Meaning:
     """What else a rule says: `audit.data_classes`, `audit.severity`, `audit.retention_class`."""
 
 
-_UNMATCHED = Meaning(UNMATCHED)
-
-
 def map_request(method: str, route: str | None, view_args: Mapping[str, object] | None = None) -> Meaning:
     """Give a request its meaning.
 
@@ -95,18 +92,21 @@ def map_request(method: str, route: str | None, view_args: Mapping[str, object] 
     Returns:
         The action with the resource it was done to. `resource_id` is empty for a collection.
     """
-    if route is None:
-        return _UNMATCHED
-    plan = _plan(method if method in KNOWN_METHODS else "", route)
+    plan = plan_of(method, route)
     values = view_args or {}
-    subject_id = _text(values.get(plan.subject_variable))
+    subject_id = value_text(values.get(plan.subject_variable))
     return Meaning(
         plan.action,
         plan.resource_type,
-        _text(values.get(plan.variable)),
+        value_text(values.get(plan.variable)),
         plan.subject_type if subject_id else "",
         subject_id,
     )
+
+
+def plan_of(method: str, route: str | None) -> Plan:
+    """Say what a method on a route means by the defaults, before there is a request. Arguments as of `map_request`."""
+    return _UNMATCHED if route is None else _plan(method if method in KNOWN_METHODS else "", route)
 
 
 @lru_cache(maxsize=1024)
@@ -121,7 +121,7 @@ def is_state_changing(method: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What a method on a route means, with the names of the variables whose values complete it."""
 
     action: str
@@ -129,6 +129,11 @@ class _Plan:
     variable: str = ""
     subject_type: str = ""
     subject_variable: str = ""
+    source: str = "well-known"
+    """By which of the defaults: `well-known`, `verb in the path`, `method` or `no route`."""
+
+
+_UNMATCHED = Plan(UNMATCHED, source="no route")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +150,10 @@ class _Segment:
 
 
 @lru_cache(maxsize=4096)
-def _plan(method: str, route: str) -> _Plan:
+def _plan(method: str, route: str) -> Plan:
     segments = _segments(route)
     if not segments:
-        return _Plan(f"index.{_verb(method)}", "index")
+        return Plan(f"index.{_verb(method)}", "index", source="method")
     return _well_known(method, segments) or _sub_action(method, segments) or _default(method, segments)
 
 
@@ -166,32 +171,32 @@ def _segments(route: str) -> list[_Segment]:
     return result
 
 
-def _well_known(method: str, segments: list[_Segment]) -> _Plan | None:  # noqa: PLR0911 - one for each name
+def _well_known(method: str, segments: list[_Segment]) -> Plan | None:  # noqa: PLR0911 - one for each name
     """The names that nearly every application has."""
     words = [segment.word for segment in segments if segment.fixed]
     if not words:
         return None
     last = words[-1]
     if last in _SIGN_OUT and method not in ("HEAD", "OPTIONS", "TRACE"):
-        return _Plan(SIGNED_OUT, "user")
+        return Plan(SIGNED_OUT, "user")
     if not is_state_changing(method):
         return None
     if last in _SIGN_IN and method == "POST":
-        return _Plan(SIGNED_IN, "user")
+        return Plan(SIGNED_IN, "user")
     if last in _SIGN_UP and method == "POST":
-        return _Plan("user.registered", "user")
+        return Plan("user.registered", "user")
     if last in _FORGOTTEN or words[-2:] == ["password", "forgot"]:
-        return _Plan("user.password_reset_requested", "user")
+        return Plan("user.password_reset_requested", "user")
     owner, variable = _nearest(segments, skip=last)
     if last in _PASSWORD or words[-2:] in (["password", "change"], ["password", "reset"]):
-        return _Plan(PASSWORD_CHANGED, "user", variable if owner == "user" else "")
+        return Plan(PASSWORD_CHANGED, "user", variable if owner == "user" else "")
     if (last in ("grant", "revoke") and owner in _GRANTED_TO) or (last in _GRANTS and variable):
         verb = "revoked" if last == "revoke" or method == "DELETE" else "granted"
-        return _Plan(f"admin.permission_{verb}", owner, variable)
+        return Plan(f"admin.permission_{verb}", owner, variable)
     return None
 
 
-def _sub_action(method: str, segments: list[_Segment]) -> _Plan | None:
+def _sub_action(method: str, segments: list[_Segment]) -> Plan | None:
     """A route that says what is done: `/invoices/<id>/approve`, `/delete/<id>`."""
     if method == "OPTIONS":
         return None
@@ -206,10 +211,10 @@ def _sub_action(method: str, segments: list[_Segment]) -> _Plan | None:
     resource, variable = _nearest(before)
     variable = next((segment.variable for segment in after if segment.variable), variable)
     past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
-    return _Plan(f"{resource or 'record'}.{past}", resource or "record", variable)
+    return Plan(f"{resource or 'record'}.{past}", resource or "record", variable, source="verb in the path")
 
 
-def _default(method: str, segments: list[_Segment]) -> _Plan:
+def _default(method: str, segments: list[_Segment]) -> Plan:
     verb = _verb(method)
     last = max((at for at, segment in enumerate(segments) if segment.fixed), default=-1)
     after = segments[last + 1 :]
@@ -222,11 +227,11 @@ def _default(method: str, segments: list[_Segment]) -> _Plan:
         resource = singular(word or plain(named) or "record")
         if method == "POST":
             verb = "updated"
-        return _Plan(f"{resource}.{verb}", resource, named, subject_type, subject_variable)
+        return Plan(f"{resource}.{verb}", resource, named, subject_type, subject_variable, "method")
     resource = singular(word)
     if method in ("GET", "HEAD") and is_plural(word):
         verb = "listed"
-    return _Plan(f"{resource}.{verb}", resource, "", subject_type, subject_variable)
+    return Plan(f"{resource}.{verb}", resource, "", subject_type, subject_variable, "method")
 
 
 def _verb(method: str) -> str:
@@ -246,7 +251,8 @@ def _nearest(segments: list[_Segment], skip: str = "") -> tuple[str, str]:
     return "", variable
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return the text of a route's value; empty where it has none."""
     if value is None or isinstance(value, str):
         return value or ""
     try:

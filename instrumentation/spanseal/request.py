@@ -18,6 +18,7 @@ from .actor_sources import Found
 from .annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
+from .json_answer import JsonAnswer
 from .mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
 from .proxy_header import peer_of
 from .runtime import Pending, Runtime
@@ -73,6 +74,10 @@ class AuditedRequest:
     """Of the answer; 0 where there is none yet."""
     media_type: str = ""
     """Of the answer, in lower case and without parameters."""
+    json_answer: JsonAnswer | None = None
+    """Looks into the answer as it passes, where a rule asks for an id that stands in it."""
+    in_answer: Mapping[str, str] = field(default_factory=dict)
+    """What was found there, by its JSON pointers."""
     exception: str = ""
     """Type of the exception that nobody handled."""
     incomplete: bool = False
@@ -163,6 +168,16 @@ class AuditedRequest:
         if not self.skipped:
             self.runtime.answer(self.pending, self.record)
 
+    def watch(self, headers: Iterable[tuple[str, str]]) -> None:
+        """The answer has these headers: look into it, where a rule asks for that. Never raises."""
+        if self.skipped or self.replaced():
+            return
+        try:
+            pointers = self.runtime.rules.pointers(self.method, self.route, self.status)
+            self.json_answer = JsonAnswer.expected(pointers, headers) if pointers else None
+        except Exception:
+            logger.exception("the answer to request %s cannot be looked into", self.request_id)
+
     def end(self) -> None:
         """The answer has ended, or there will be none. Twice is once. Never raises."""
         if self.ended:
@@ -171,7 +186,9 @@ class AuditedRequest:
         if self.skipped:
             return
         try:
-            changed = self._changed or self.incomplete or self.withheld
+            if self.json_answer is not None:
+                self.in_answer = self.json_answer.values()
+            changed = self._changed or self.incomplete or self.withheld or bool(self.in_answer)
             if not self.pending.answered:
                 # Nobody was answered by the application: it is on record before the server answers.
                 with suppress(NotAudited):
@@ -187,7 +204,9 @@ class AuditedRequest:
 
     def record(self) -> AuditRecord:
         """Make the record of what is known now."""
-        meaning = self.runtime.rules.meaning(self.method, self.route, self.view_args, self.status)
+        meaning = self.runtime.rules.meaning(
+            self.method, self.route, self.view_args, self.status, self.in_answer
+        )
         said = self.said
         who = self.explicit_actor or self._doer()
         action = said.action or meaning.action
@@ -252,11 +271,10 @@ class AuditedRequest:
         if not self.status:
             return "unknown", ""
         if self.status < 400:
-            return self._sign_in() if action == SIGNED_IN and not who.id else ("success", "")
-        try:
-            return "failure", HTTPStatus(self.status).phrase
-        except ValueError:
-            return "failure", f"HTTP {self.status}"
+            outcome, reason = self._sign_in() if action == SIGNED_IN and not who.id else ("success", "")
+        else:
+            outcome, reason = "failure", _phrase(self.status)
+        return outcome, (meaning.failure_reason or reason) if outcome == "failure" else ""
 
     def _sign_in(self) -> tuple[str, str]:
         """Say what it means that a sign-in is answered without an error, and yet nobody is known."""
@@ -265,6 +283,13 @@ class AuditedRequest:
         if self.media_type in _PAGES:
             return "failure", "not signed in"  # the form again
         return "success", ""  # with a token in the answer, which is not read
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP {status}"
 
 
 def exception_type(error: BaseException) -> str:

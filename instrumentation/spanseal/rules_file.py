@@ -69,7 +69,7 @@ class Rule:
     routes: tuple[RoutePattern, ...] = ()
     """Empty for every request, also one without a route."""
     methods: frozenset[str] = frozenset()
-    """Empty for all."""
+    """Empty for all. HEAD is there where GET is: it is the same without a body."""
     statuses: frozenset[int] = frozenset()
     """Empty for all."""
     action: str = ""
@@ -82,6 +82,12 @@ class Rule:
     retention_class: str = ""
     skip: str = ""
     """Why such requests are not recorded; empty where they are."""
+
+    def holds_for(self, method: str, route: str | None) -> bool:
+        """Say whether this rule is about a method on a route; its statuses are not asked."""
+        return (not self.methods or method in self.methods) and (
+            not self.routes or any(pattern.matches(route) for pattern in self.routes)
+        )
 
     @property
     def said(self) -> frozenset[str]:
@@ -127,13 +133,19 @@ def read(path: Path, privileged: Section | None = None) -> RulesFile:
     if len(nodes) > MAX_RULES:
         document.wrong(nodes[MAX_RULES], f"more than {MAX_RULES} rules: say more with * and **")
         nodes = nodes[:MAX_RULES]
-    read_rules = [(node, _RuleReader(document, node).rule()) for node in nodes]
-    _name_unreachable(document, read_rules)
+    rules: list[Rule] = []
+    understood: list[tuple[Node, Rule]] = []
+    for node in nodes:
+        before = len(document.problems)
+        rules.append(_RuleReader(document, node).rule())
+        if len(document.problems) == before:
+            understood.append((node, rules[-1]))
+    _name_unreachable(document, understood)
     section = top.get("privileged")
     if section is not None and privileged is not None:
         privileged(document, section)
     document.check()
-    return RulesFile(document=document, rules=tuple(rule for _, rule in read_rules), privileged=section)
+    return RulesFile(document=document, rules=tuple(rules), privileged=section)
 
 
 @dataclass(slots=True)
@@ -199,7 +211,7 @@ class _RuleReader:
             elif not _METHOD.fullmatch(text):
                 self.document.wrong(node, f"`{text}` is no method: write it in capitals, such as GET")
             found.append(text)
-        return frozenset(found)
+        return frozenset([*found, "HEAD"] if "GET" in found else found)
 
     def _statuses(self) -> frozenset[int]:
         if "status" not in self.keys:
@@ -351,10 +363,7 @@ class _RuleReader:
 def _name_unreachable(document: Document, rules: list[tuple[Node, Rule]]) -> None:
     """Name the rules that are never asked, or have nothing left to say when they are."""
     for at, (node, rule) in enumerate(rules):
-        if not rule.said:
-            continue  # wrong already
-        earlier = [other for _, other in rules[:at] if other.said]
-        in_the_way = _in_the_way(rule, earlier)
+        in_the_way = _in_the_way(rule, [other for _, other in rules[:at]])
         if in_the_way is not None:
             document.wrong(
                 node,

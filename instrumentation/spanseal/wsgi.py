@@ -92,6 +92,7 @@ class _StartResponse:
             else:
                 kept.append(pair)
         _audit(request, status)
+        request.watch(kept)
         if request.replaced():
             status, kept = "503 Service Unavailable", _refusal_headers(_REFUSAL)
         kept.append((REQUEST_ID_HEADER, request.request_id))
@@ -186,6 +187,8 @@ class _Body:
             raise
         finally:
             current_request.reset(token)
+        if request.json_answer is not None:
+            request.json_answer.take(data)
         return self._refuse() if request.replaced() else data
 
     def close(self) -> None:
