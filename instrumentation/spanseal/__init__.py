@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .api import record, request_id, set_actor
     from .errors import ConfigurationError, InvalidRecord, NotAudited, SpansealError
     from .flask_app import instrument_app
+    from .providers import instrument_provider
 
 __all__ = [
     "Actor",
@@ -25,6 +26,7 @@ __all__ = [
     "SpansealError",
     "__version__",
     "instrument_app",
+    "instrument_provider",
     "record",
     "request_id",
     "set_actor",
@@ -37,6 +39,7 @@ _HOMES = {
     "NotAudited": "errors",
     "SpansealError": "errors",
     "instrument_app": "flask_app",
+    "instrument_provider": "providers",
     "record": "api",
     "request_id": "api",
     "set_actor": "api",

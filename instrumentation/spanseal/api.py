@@ -10,8 +10,8 @@ from typing import Any
 from .actor import ANONYMOUS, Actor
 from .errors import InvalidRecord
 from .identifiers import uuid7
-from .request import current_request
 from .runtime import current
+from .spans import audited_request
 from .wire import INT64, AuditRecord
 
 __all__ = ["record", "request_id", "set_actor"]
@@ -36,7 +36,7 @@ _TAKEN = frozenset({"client.address", "session.id", "user.email", "user_agent.or
 
 def request_id() -> str:
     """Return the id that all records of the current request share; empty outside of a request."""
-    request = current_request.get()
+    request = audited_request()
     return request.request_id if request is not None else ""
 
 
@@ -49,7 +49,7 @@ def set_actor(actor: Actor | str) -> None:
     Raises:
         InvalidRecord: There is no current request.
     """
-    request = current_request.get()
+    request = audited_request()
     if request is None:
         raise InvalidRecord("set_actor() was called outside of a request: give record() its actor instead")
     request.act_as(actor if isinstance(actor, Actor) else Actor(actor))
@@ -89,7 +89,7 @@ def record(
             raise InvalidRecord("resource_id needs more than 64 bits: give it as text")
         resource_id = str(resource_id)
     who = Actor(actor) if isinstance(actor, str) else actor
-    request = current_request.get()
+    request = audited_request()
     runtime = current()
     made = AuditRecord(
         record_id=uuid7(),

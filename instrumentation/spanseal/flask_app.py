@@ -51,6 +51,11 @@ def instrument_app(app: flask.Flask) -> None:
     _patch()
 
 
+def audits_every_app() -> bool:
+    """Say whether every Flask application of this process is audited."""
+    return _every and _patched
+
+
 def refuse_all() -> None:
     """Answer 503 to every request of every Flask application: nothing can be audited, and that was forbidden."""
 

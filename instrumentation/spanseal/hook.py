@@ -15,7 +15,7 @@ logger = logging.getLogger("spanseal")
 
 
 def pre_instrument() -> None:
-    """Audit every Flask application of this process, unless it is switched off by name."""
+    """Audit every Flask application of this process, and server spans, unless it is switched off by name."""
     if _switched_off():
         logger.warning("auditing is switched off by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
         return
@@ -26,15 +26,20 @@ def pre_instrument() -> None:
         try:
             from . import flask_app  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            if error.name in ("flask", "werkzeug"):
-                logger.debug("Flask is not installed: nothing is audited")
-                return
-            raise
+            if error.name not in ("flask", "werkzeug"):
+                raise
+            logger.debug("Flask is not installed: other frameworks' requests are audited")
+            flask_app = None  # type: ignore[assignment]
         # Read now, so that a wrong setting is named at the start and not at the first request.
         settings = current().settings
         for sentence in unknown():
             logger.warning("%s", sentence)
-        flask_app.instrument_all()
+        if flask_app is not None:
+            flask_app.instrument_all()
+        if settings.spans:
+            from .providers import instrument_global  # noqa: PLC0415 - as above
+
+            instrument_global()
     except Exception as error:
         # A setting's error says what to do; anything else needs to be looked into.
         logger.critical(

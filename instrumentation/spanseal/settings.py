@@ -116,6 +116,12 @@ class Settings:
         "addresses and networks of the proxies that are believed, separated by commas; `unix` for a Unix socket",
         networks,
     )
+    spans: bool = variable(
+        "SPANSEAL_SPANS",
+        "true",
+        "whether requests of other frameworks than Flask are audited, by their server spans",
+        yes_or_no,
+    )
     tenant: str = variable("SPANSEAL_TENANT", "", "tenant of this service's records", _tenant)
     trusted_proxies: int = variable(
         "SPANSEAL_TRUSTED_PROXIES",
