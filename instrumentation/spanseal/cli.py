@@ -28,14 +28,14 @@ class Rooms(click.Group):
         for entry_point in entry_points(group=GROUP, name=cmd_name):
             try:
                 command: Any = entry_point.load()
-            except ImportError as error:
+            except ModuleNotFoundError as error:
                 return _not_installed(entry_point, error)
             if isinstance(command, click.Command):
                 return command
         return None
 
 
-def _not_installed(entry_point: EntryPoint, error: ImportError) -> click.Command:
+def _not_installed(entry_point: EntryPoint, error: ModuleNotFoundError) -> click.Command:
     message = (
         f"`spanseal {entry_point.name}` needs packages that are not installed here ({error}); "
         "on the machine that keeps the log: pip install 'spanseal[embedded]'"
@@ -61,7 +61,14 @@ def main() -> None:
     """Tamper-evident audit trails from OpenTelemetry request spans.
 
     In an application there is nothing to call: with Spanseal installed, it is audited when it is
-    started with opentelemetry-instrument. These commands are for the log:
+    started with opentelemetry-instrument. On its side:
+
+    \b
+      spanseal doctor        is everything set up
+      spanseal routes        what each route is recorded as
+      spanseal spool         what waits to be sent
+
+    On the machine that keeps the log:
 
     \b
       spanseal collector     take records, chain and sign them, store them
