@@ -33,6 +33,7 @@ from .errors import (
 )
 from .locks import forget_all
 from .rules import DEFAULTS, Rules, load_rules
+from .servers import threads_stand_still
 from .settings import Settings
 from .spool import Spool
 from .spool_file import Access
@@ -340,6 +341,12 @@ class Runtime:
             raise SpoolUnavailable(f"the audit's thread cannot be started: {error}") from error
         atexit.register(self.stop)
         self._shipper = shipper
+        if threads_stand_still():
+            logger.critical(
+                "uWSGI runs without threads: audit records are kept in %s, but are sent only while requests are "
+                "answered and when the process ends; start it with --enable-threads",
+                settings.spool_dir,
+            )
         return spool
 
     def _drop(self) -> None:
