@@ -49,7 +49,7 @@ class Adopter:
 
     def __init__(self, settings: Settings, access: Access, own: Path) -> None:
         self._directory = settings.spool_dir
-        self._destination = settings.export.endpoint
+        self._destination = settings.export.destination
         self._instance = settings.instance
         self._access = access
         self._own = own

@@ -26,7 +26,7 @@ import requests
 from . import settings as settings_module
 from .actor_sources import load_resolver
 from .errors import ConfigurationError, SpansealError
-from .exporter import Exporter, Verdict
+from .exporter import Verdict, open_exporter
 from .rules import load_rules
 from .settings import Settings
 from .spool_file import Access, SpoolFile
@@ -208,7 +208,7 @@ def _filesystem(directory: Path) -> str:
 
 def _collector(settings: Settings) -> Iterator[Finding]:
     """Send a request without records, as the application would."""
-    exporter = Exporter(settings.export)
+    exporter = open_exporter(settings.export)
     try:
         answer = exporter.send(
             export_request(encode_resource(settings.resource), ()), settings.export.timeout

@@ -1,4 +1,4 @@
-"""One OTLP/HTTP request: protobuf out, and what the answer means for the records in it."""
+"""One OTLP request: protobuf out, and what the answer means for the records in it. HTTP here, gRPC beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gzip
 import logging
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import requests
 from google.protobuf.message import DecodeError
@@ -17,6 +18,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from .__about__ import __version__
 from .endpoint import Export
 from .throttle import Throttle
+
+__all__ = ["Answer", "Exporter", "HttpExporter", "Verdict", "judge_response", "open_exporter"]
 
 logger = logging.getLogger("spanseal")
 
@@ -51,7 +54,32 @@ class Answer:
     """Seconds, where the server named a time."""
 
 
-class Exporter:
+class Exporter(Protocol):
+    """Sends request bodies to one endpoint. Used by one thread."""
+
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Send one ExportLogsServiceRequest. Never raises: what went wrong is in the answer.
+
+        Args:
+            body: The serialised request.
+            timeout: Seconds for all of it.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def open_exporter(export: Export) -> Exporter:
+    """Return an exporter that speaks the configured protocol. Nothing is connected before something is sent."""
+    if export.protocol == "grpc":
+        # Only where it is wanted: gRPC brings threads and a memory of its own.
+        from .grpc_exporter import GrpcExporter  # noqa: PLC0415
+
+        return GrpcExporter(export)
+    return HttpExporter(export)
+
+
+class HttpExporter:
     """Sends request bodies to one endpoint over one kept-alive connection. Used by one thread."""
 
     def __init__(self, export: Export) -> None:
@@ -128,7 +156,7 @@ def _judge(endpoint: str, response: requests.Response, content: bytes) -> Answer
     status = response.status_code
     if status == 200:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        return _partial(endpoint, content if kind == _PROTOBUF else None)
+        return judge_response(endpoint, content if kind == _PROTOBUF else None)
     if status in (400, 413):
         return Answer(Verdict.REFUSED, f"{endpoint} answered {status}")
     advice = {
@@ -141,14 +169,22 @@ def _judge(endpoint: str, response: requests.Response, content: bytes) -> Answer
     return Answer(Verdict.LATER, f"{endpoint} answered {status}{advice}", _retry_after(response))
 
 
-def _partial(endpoint: str, content: bytes | None) -> Answer:
+def judge_response(endpoint: str, content: bytes | None) -> Answer:
+    """Say what an answer means whose status is success.
+
+    Args:
+        endpoint: Who gave it, for people.
+        content: The serialised ExportLogsServiceResponse; None for an answer that is none.
+    """
     try:
         if content is None:
             raise DecodeError
         partial = ExportLogsServiceResponse.FromString(content).partial_success
     except DecodeError:
         # Some other server answers 200 to anything: it is no evidence that records are stored.
-        return Answer(Verdict.LATER, f"{endpoint} answered 200, but not as an OTLP receiver does")
+        return Answer(
+            Verdict.LATER, f"{endpoint} accepted the records, but does not answer as an OTLP receiver does"
+        )
     if partial.rejected_log_records:
         return Answer(Verdict.REFUSED, f"{endpoint} rejected {partial.rejected_log_records} records")
     if partial.error_message and _throttle.due(endpoint):

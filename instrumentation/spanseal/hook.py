@@ -47,7 +47,7 @@ def pre_instrument() -> None:
         )
         _close_if_told()
         return
-    logger.debug("auditing to %s, spool in %s", settings.export.endpoint, settings.spool_dir)
+    logger.debug("auditing to %s, spool in %s", settings.export.shown, settings.spool_dir)
 
 
 def _switched_off() -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from . import adoption, producer
 from .adoption import Adopted, Adopter
 from .errors import SpoolDamaged, SpoolError, SpoolUnavailable
-from .exporter import Answer, Exporter, Verdict
+from .exporter import Answer, Verdict, open_exporter
 from .locks import directory_lock
 from .registry import ended_streams
 from .settings import Settings
@@ -50,7 +50,7 @@ class Shipper:
         self._settings = settings
         self._spool = spool
         self._resource = resource
-        self._exporter = Exporter(settings.export)
+        self._exporter = open_exporter(settings.export)
         self._adopter = Adopter(settings, access, spool.lock.path)
         self._adopted: list[Adopted] = []
         self._before_settling = before_settling
@@ -265,7 +265,7 @@ class Shipper:
         if not spool.file.count():
             with directory_lock(spool.directory), ended_streams(spool.directory) as ended:
                 ended.add(
-                    self._settings.export.endpoint,
+                    self._settings.export.destination,
                     self._settings.instance,
                     self._settings.tenant,
                     spool.stream,

@@ -77,7 +77,7 @@ class Spool:
                     durability=settings.durability,
                     max_bytes=settings.max_bytes,
                     meta={
-                        "destination": settings.export.endpoint,
+                        "destination": settings.export.destination,
                         "service": str(settings.resource.get("service.name", "")),
                         "instance": settings.instance,
                         "tenant": settings.tenant,
@@ -99,7 +99,7 @@ class Spool:
         """Begin the stream: its first record names the streams that ended before."""
         try:
             with directory_lock(self.directory), ended_streams(self.directory) as ended:
-                previous = ended.take(settings.export.endpoint, settings.instance, settings.tenant)
+                previous = ended.take(settings.export.destination, settings.instance, settings.tenant)
                 self._begin_stream(previous)
         except BlockingIOError:
             # Someone holds the list for long. A later stream will name them: nobody waits for that.

@@ -112,15 +112,43 @@ class _Server(ThreadingHTTPServer):
         """Say nothing of clients that hang up: some tests make them."""
 
 
-class FakeReceiver:
+class Recorder:
+    """What a receiver has seen, for a test to wait for."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.taken: list[Received] = []
+        """Records of the requests that were answered with success."""
+        self._changed = threading.Condition()
+
+    def wait(self, condition: Callable[[Any], object], seconds: float = 20) -> None:
+        """Return as soon as the condition holds of this; fail where it never does."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self), seconds), (
+                f"never came: {len(self.requests)} requests, {[record.action for record in self.taken]}"
+            )
+
+    def wait_for(self, action: str, count: int = 1) -> list[Received]:
+        def come(receiver: Recorder) -> bool:
+            return sum(record.action == action for record in receiver.taken) >= count
+
+        self.wait(come)
+        return [record for record in self.taken if record.action == action]
+
+    def _seen(self, request: Request, *, taken: bool) -> None:
+        with self._changed:
+            self.requests.append(request)
+            if taken:
+                self.taken += request.records
+            self._changed.notify_all()
+
+
+class FakeReceiver(Recorder):
     """Listens at a free port of 127.0.0.1."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        super().__init__()
         self.answer: Callable[[list[Received]], Reply] = lambda _records: Reply()
-        self.requests: list[Request] = []
-        self.taken: list[Received] = []
-        """Records of the requests that were answered with 200."""
-        self._changed = threading.Condition()
         self._server = _Server(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         if tls is not None:
@@ -136,27 +164,6 @@ class FakeReceiver:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait(self, condition: Callable[[FakeReceiver], object], seconds: float = 20) -> None:
-        """Return as soon as the condition holds; fail where it never does."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: condition(self), seconds), (
-                f"never came: {len(self.requests)} requests, {[record.action for record in self.taken]}"
-            )
-
-    def wait_for(self, action: str, count: int = 1) -> list[Received]:
-        def come(receiver: FakeReceiver) -> bool:
-            return sum(record.action == action for record in receiver.taken) >= count
-
-        self.wait(come)
-        return [record for record in self.taken if record.action == action]
-
-    def _seen(self, request: Request, reply: Reply) -> None:
-        with self._changed:
-            self.requests.append(request)
-            if reply.status == 200 and not reply.silent:
-                self.taken += request.records
-            self._changed.notify_all()
-
     def _handler(receiver) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the handler
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -168,7 +175,8 @@ class FakeReceiver:
                 records = decode(body)
                 reply = receiver.answer(records)
                 headers = {key.lower(): value for key, value in self.headers.items()}
-                receiver._seen(Request(self.path, headers, records), reply)
+                taken = reply.status == 200 and not reply.silent
+                receiver._seen(Request(self.path, headers, records), taken=taken)
                 if reply.wait is not None:
                     reply.wait.wait(30)
                 if reply.silent:

@@ -25,7 +25,7 @@ from spanseal.locks import FileLock
 from spanseal.spool import Spool
 from spanseal.spool_file import Access
 from tests.instrumentation.conftest import Audit, until
-from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply
+from tests.instrumentation.fake_receiver import FakeReceiver, Received, Recorder, Reply
 from tests.instrumentation.test_spool import body
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def adopter(audit: Audit) -> Adopter:
     return Adopter(found, Access(), audit.directory / "own.lock")
 
 
-def check_streams(receiver: FakeReceiver, *, again: bool = False) -> dict[str, list[Received]]:
+def check_streams(receiver: Recorder, *, again: bool = False) -> dict[str, list[Received]]:
     """Every record once, and every stream's numbers from 0 without gaps, but for those that a gap names."""
     once = {record.id: record for record in receiver.taken}
     assert again or len(once) == len(receiver.taken)

@@ -15,15 +15,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 import spanseal
 from spanseal import endpoint
-from spanseal.exporter import MAX_RETRY_AFTER, Exporter, Verdict
+from spanseal.exporter import MAX_RETRY_AFTER, HttpExporter, Verdict
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import PROTOBUF, Reply, rejecting
 
 BODY = b""
 
 
-def exporter(audit: Audit, **variables: str) -> Exporter:
-    return Exporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": audit.receiver.url, **variables}))
+def exporter(audit: Audit, **variables: str) -> HttpExporter:
+    return HttpExporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": audit.receiver.url, **variables}))
 
 
 def answer(audit: Audit, reply: Reply, timeout: float = 20, **variables: str) -> Any:
@@ -136,7 +136,7 @@ def test_a_server_that_drips_is_left_after_the_timeout() -> None:
 
         thread = threading.Thread(target=drip)
         thread.start()
-        one = Exporter(
+        one = HttpExporter(
             endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"})
         )
         found = one.send(BODY, 0.1)
@@ -151,7 +151,7 @@ def test_nobody_listens_and_names_that_nobody_has() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         for url in (f"http://127.0.0.1:{taken.getsockname()[1]}", "http://nobody.invalid"):
-            one = Exporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": url}))
+            one = HttpExporter(endpoint.export({"OTEL_EXPORTER_OTLP_ENDPOINT": url}))
             found = one.send(BODY, 5)
             assert found.verdict is Verdict.LATER
             assert url in found.reason
