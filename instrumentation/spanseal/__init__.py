@@ -13,10 +13,15 @@ from .__about__ import __version__
 
 if TYPE_CHECKING:
     from .actor import Actor
-    from .api import record, request_id, set_actor
+    from .decorator import audited
+    from .differences import changes, changes_of
     from .errors import ConfigurationError, InvalidRecord, NotAudited, SpansealError
     from .flask_app import instrument_app
+    from .marks import action
     from .providers import instrument_provider
+    from .records import annotate, record
+    from .units import request_id
+    from .work import actor, set_actor
 
 __all__ = [
     "Actor",
@@ -25,6 +30,12 @@ __all__ = [
     "NotAudited",
     "SpansealError",
     "__version__",
+    "action",
+    "actor",
+    "annotate",
+    "audited",
+    "changes",
+    "changes_of",
     "instrument_app",
     "instrument_provider",
     "record",
@@ -38,12 +49,23 @@ _HOMES = {
     "InvalidRecord": "errors",
     "NotAudited": "errors",
     "SpansealError": "errors",
+    "action": "marks",
+    "actor": "work",
+    "annotate": "records",
+    "audited": "decorator",
+    "changes": "differences",
+    "changes_of": "differences",
     "instrument_app": "flask_app",
     "instrument_provider": "providers",
-    "record": "api",
-    "request_id": "api",
-    "set_actor": "api",
+    "record": "records",
+    "request_id": "units",
+    "set_actor": "work",
 }
+
+# `spanseal.actor` is a name of the table above. Loading the module of that name would put the module in its place:
+# so that happens now, and is undone.
+importlib.import_module(".actor", __name__)
+globals().pop("actor", None)
 
 
 def __getattr__(name: str) -> Any:

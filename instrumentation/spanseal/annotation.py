@@ -9,7 +9,7 @@ __all__ = ["Annotation"]
 
 @dataclass(slots=True)
 class Annotation:
-    """It goes before the rules and the defaults; what is empty here is theirs."""
+    """It goes before the view's mark, the rules and the defaults; what is empty here is theirs."""
 
     action: str = ""
     resource_type: str = ""

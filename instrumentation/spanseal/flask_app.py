@@ -14,8 +14,9 @@ import flask
 from opentelemetry import trace
 from werkzeug.exceptions import ServiceUnavailable
 
-from . import commits
+from . import commits, marks
 from .actor_sources import Evidence, resolve
+from .correlation import mark_span
 from .errors import ConfigurationError, NotAudited
 from .request import AuditedRequest, exception_type
 from .users import session_digest
@@ -182,6 +183,8 @@ def _see_route(request: AuditedRequest, context: Any) -> None:
     request.look = _look_again
     rule = context.request.url_rule
     values = _texts(rule, context.request.view_args or {}) if rule is not None else {}
+    if rule is not None:
+        request.mark = marks.of(context.app.view_functions.get(rule.endpoint), request.method)
     request.matched(rule.rule if rule is not None else None, values)
 
 
@@ -200,6 +203,7 @@ def _look(request: AuditedRequest, context: Any, *, early: bool = False) -> None
     if ids.is_valid:
         request.trace_id = trace.format_trace_id(ids.trace_id)
         request.span_id = trace.format_span_id(ids.span_id)
+    mark_span(span, request.request_id)
     request.session_id = session_digest(session) or request.session_id
     resolver, wrong = None, None
     try:

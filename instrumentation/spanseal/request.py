@@ -20,6 +20,8 @@ from .errors import NotAudited
 from .identifiers import uuid7
 from .json_answer import JsonAnswer
 from .mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
+from .marks import Mark
+from .parent import PARENT, parent_of
 from .proxy_header import peer_of
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
@@ -36,6 +38,8 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _MAX_HEADER = 2048
 """Characters of a header that are kept."""
+_MAX_BAGGAGE = 8192
+"""Characters of a baggage header that are read, as W3C Baggage bounds it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,12 +56,16 @@ class AuditedRequest:
     tenant: str
     incoming_id: str
     """The request's own X-Request-Id header, or empty."""
+    parent_id: str = ""
+    """The id of another service's request that caused this one, as its sender says."""
     route: str | None = None
     """The route's template."""
     view_args: Mapping[str, str] = field(default_factory=dict)
     """The values of its variables as text. There may be credentials among them: only the mapping reads them."""
     skipped: str = ""
     """Why it is not recorded; empty where it is."""
+    mark: Mark | None = None
+    """What the view says that it does."""
     said: Annotation = field(default_factory=Annotation)
     actor: Actor | None = None
     """Who acts, as far as could be found, with the role of now."""
@@ -114,6 +122,7 @@ class AuditedRequest:
             user_agent=header(environ, "HTTP_USER_AGENT"),
             tenant=settings.tenant,
             incoming_id=incoming,
+            parent_id=parent_of(header(environ, "HTTP_BAGGAGE", _MAX_BAGGAGE)) if settings.baggage else "",
             peer=peer_of(environ),
         )
 
@@ -207,6 +216,8 @@ class AuditedRequest:
         meaning = self.runtime.rules.meaning(
             self.method, self.route, self.view_args, self.status, self.in_answer
         )
+        if self.mark is not None:
+            meaning = self.mark.over(meaning, self.view_args)
         said = self.said
         who = self.explicit_actor or self._doer()
         action = said.action or meaning.action
@@ -224,8 +235,9 @@ class AuditedRequest:
             ("http.route", self.route or ""),
             ("http.response.status_code", self.status),
             ("exception.type", self.exception),
-            ("audit.subject.type", meaning.subject_type),
-            ("audit.subject.id", meaning.subject_id),
+            ("audit.subject.type", said.attributes.get("audit.subject.type", meaning.subject_type)),
+            ("audit.subject.id", said.attributes.get("audit.subject.id", meaning.subject_id)),
+            (PARENT, self.parent_id),
             ("spanseal.response.incomplete", self.incomplete),
             ("spanseal.response.withheld", self.withheld),
         )
@@ -328,8 +340,8 @@ def _address(text: str) -> str:
     return ""
 
 
-def header(environ: Mapping[str, Any], name: str) -> str:
+def header(environ: Mapping[str, Any], name: str, most: int = _MAX_HEADER) -> str:
     """Return a header's value as text, its beginning if it is long; empty where there is none."""
     # PEP 3333 gives header bytes as Latin-1; what clients send is UTF-8.
-    text = str(environ.get(name, ""))[:_MAX_HEADER]
+    text = str(environ.get(name, ""))[:most]
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -135,6 +135,18 @@ class Settings:
         "whether an incoming `X-Request-Id` becomes the request's id",
         yes_or_no,
     )
+    span_attribute: bool = variable(
+        "SPANSEAL_SPAN_ATTRIBUTE",
+        "false",
+        "whether the request's span gets the request's id as attribute `audit.request.id`",
+        yes_or_no,
+    )
+    baggage: bool = variable(
+        "SPANSEAL_BAGGAGE",
+        "false",
+        "whether W3C baggage carries the request's id to other services, and is believed when it comes from them",
+        yes_or_no,
+    )
     shutdown_timeout: float = variable(
         "SPANSEAL_SHUTDOWN_TIMEOUT",
         "3",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from .correlation import carry
 from .errors import NotAudited
 from .request import AuditedRequest, current_request, header
 from .runtime import current
@@ -43,6 +44,7 @@ def audited_call(app: WSGIApp, environ: dict[str, Any], start_response: Any) -> 
         except NotAudited:
             return refusal(environ, start_response, _REFUSAL)
         return app(environ, start_response)
+    carry()
     environ[ENVIRON_KEY] = request
     token = current_request.set(request)
     try:
