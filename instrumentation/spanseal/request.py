@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -30,7 +30,33 @@ __all__ = ["AuditedRequest", "client_address", "current_request", "exception_typ
 
 logger = logging.getLogger("spanseal")
 
-current_request: ContextVar[AuditedRequest | None] = ContextVar("spanseal_request", default=None)
+_named: ContextVar[AuditedRequest | None] = ContextVar("spanseal_request", default=None)
+
+
+class _CurrentRequest:
+    """A context variable; what it names may be judged before it is given out."""
+
+    def __init__(self) -> None:
+        self.judge: Callable[[AuditedRequest | None], AuditedRequest | None] | None = None
+        """Says which request a context works for that names this one: where requests are audited by their spans, a
+        context may be left over from one, or be shared by several."""
+
+    def get(self) -> AuditedRequest | None:
+        named = _named.get()
+        return named if self.judge is None else self.judge(named)
+
+    def named(self) -> AuditedRequest | None:
+        """Return what the variable holds."""
+        return _named.get()
+
+    def set(self, request: AuditedRequest | None) -> Token[AuditedRequest | None]:
+        return _named.set(request)
+
+    def reset(self, token: Token[AuditedRequest | None]) -> None:
+        _named.reset(token)
+
+
+current_request = _CurrentRequest()
 """The request that this context works for; copied with the context into threads and tasks."""
 
 # What goes back in a header: visible ASCII.

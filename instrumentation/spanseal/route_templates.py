@@ -76,10 +76,9 @@ def template(route: str) -> RouteTemplate:
     """Read a route as a framework writes it. Never raises: what cannot be understood is left out."""
     pieces, exact = _read(route[:_MAX_ROUTE])
     # The ending that REST frameworks take (`.json`) is neither a thing nor one's id.
-    if len(pieces) > 1 and pieces[-1].fixed == "/":
-        del pieces[-1]
-    if len(pieces) > 1 and pieces[-1].variable == "format" and pieces[-2].fixed.endswith("."):
-        pieces[-2:] = [_Piece(fixed=pieces[-2].fixed[:-1])]
+    end = len(pieces) - (bool(pieces) and pieces[-1].fixed == "/")
+    if end > 1 and pieces[end - 1].variable == "format" and pieces[end - 2].fixed.endswith("."):
+        pieces[end - 2 :] = [_Piece(fixed=pieces[end - 2].fixed[:-1])]
         exact = False
     text = "".join(f"<{piece.variable}>" if piece.variable else piece.fixed for piece in pieces)
     if not text.startswith("/"):

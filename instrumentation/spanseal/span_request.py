@@ -49,6 +49,8 @@ class SpanRequest(AuditedRequest):
     scope: str = ""
     """Name of the instrumentation that made the span."""
     facts: Facts = field(default_factory=lambda: _NO_FACTS)
+    longest: int | None = None
+    """The characters that the SDK cuts the span's texts to."""
     outer: AuditedRequest | None = None
     """The request that was current before it."""
     environ: Mapping[str, Any] = field(default_factory=dict)
@@ -158,10 +160,13 @@ class SpanRequest(AuditedRequest):
             self.recognise(found)
 
     def _read(self, span: ReadableSpan) -> Facts:
+        # Only the span itself knows its limits, what is read in the end is a copy of it.
         limits = getattr(span, "_limits", None)
+        if limits is not None:
+            self.longest = getattr(limits, "max_span_attribute_length", None)
         facts = facts_of(
             span.attributes or {},
-            longest=getattr(limits, "max_span_attribute_length", None),
+            longest=self.longest,
             asgi=self.scope in _ASGI_SCOPES,
         )
         self._span_actor = actor_of(span.attributes or {}) or self._span_actor

@@ -28,7 +28,7 @@ from .settings import refuses
 from .span_request import SpanKey, SpanRequest, span_key
 from .throttle import Throttle
 
-__all__ = ["SpanAuditor", "audited_request", "auditor"]
+__all__ = ["SpanAuditor", "auditor"]
 
 logger = logging.getLogger("spanseal")
 
@@ -85,7 +85,7 @@ class SpanAuditor(SpanProcessor):
             request.end()
         # A thread that serves the next request in the same context must not see this one. Where the span is current
         # still, its handler goes on (background tasks), and the context ends with it.
-        if current_request.get() is request and span_key(trace.get_current_span()) != span_key(span):
+        if current_request.named() is request and span_key(trace.get_current_span()) != span_key(span):
             current_request.set(request.outer)
 
     def shutdown(self) -> None:
@@ -99,7 +99,7 @@ class SpanAuditor(SpanProcessor):
 
     def wanted(self) -> bool:
         """Say whether a server span that begins here is of use: not where a boundary audits its request."""
-        request = current_request.get()
+        request = current_request.named()
         return request is None or isinstance(request, SpanRequest) or request.ended
 
     def of_span(self, span: trace.Span) -> SpanRequest | None:
@@ -145,7 +145,7 @@ class SpanAuditor(SpanProcessor):
             return
         self._follow(span, request, runtime)
         response_header.ensure(self.of_span)
-        request.outer = current_request.get()
+        request.outer = current_request.named()
         if isinstance(request.outer, SpanRequest) and request.outer.ended:
             request.outer = None
         current_request.set(request)
@@ -197,10 +197,5 @@ def auditor() -> SpanAuditor:
     with _lock:
         if _auditor is None:
             _auditor = SpanAuditor()
+            current_request.judge = _auditor.find
         return _auditor
-
-
-def audited_request() -> AuditedRequest | None:
-    """Return the request that this context works for, however it is audited; None outside of one."""
-    request = current_request.get()
-    return _auditor.find(request) if _auditor is not None else request
