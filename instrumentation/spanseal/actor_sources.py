@@ -101,7 +101,7 @@ def resolve(
         return Found(actor, "resolver")
     for source in order:
         subject = _attempt(source.name, partial(source.find, evidence))
-        if subject is None:
+        if subject is None or is_proxy(subject):
             continue
         if before is not None and before.subject is subject and is_expired(subject):
             return before
