@@ -33,7 +33,7 @@ from .errors import (
 )
 from .locks import forget_all
 from .rules import DEFAULTS, Rules, load_rules
-from .servers import threads_stand_still
+from .servers import forks_unseen, threads_stand_still
 from .settings import Settings
 from .spool import Spool
 from .spool_file import Access
@@ -43,7 +43,7 @@ from .wire import AuditRecord, encode_resource
 if TYPE_CHECKING:
     from .shipper import Shipper
 
-__all__ = ["Pending", "Runtime", "current"]
+__all__ = ["Pending", "Runtime", "current", "exchange"]
 
 logger = logging.getLogger("spanseal")
 
@@ -150,8 +150,12 @@ class Runtime:
         spool.finish(pending.row, body)
         shipper.wake()
 
-    def append(self, record: AuditRecord) -> None:
+    def append(self, record: AuditRecord, *, must: bool = False) -> None:
         """Store a record that is final at once; its tenant is this process's.
+
+        Args:
+            record: What happened.
+            must: Whether it must be stored whatever `SPANSEAL_ON_ERROR` says: it has not happened where this raises.
 
         Raises:
             InvalidRecord: It holds what a record cannot hold.
@@ -160,9 +164,13 @@ class Runtime:
         try:
             record.tenant = self.settings.tenant
             self._open().append(record.encode())
+            if forks_unseen():
+                self._leave()
         except InvalidRecord:
             raise
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
+            if must:
+                raise NotAudited(f"this cannot be recorded now, so it is not done: {error}") from error
             self._drop()
             self.trouble(error)
             return
@@ -331,6 +339,8 @@ class Runtime:
             lost, self._lost_before = self._lost_before, 0
         if lost:
             spool.drop(lost)
+        if forks_unseen():
+            return spool
         shipper = Shipper(settings, spool, resource, self._access, before_settling=self.end_orphans)
         try:
             shipper.start()
@@ -348,6 +358,18 @@ class Runtime:
                 settings.spool_dir,
             )
         return spool
+
+    def _leave(self) -> None:
+        """Let the file go as a dead process's, for those that are forked from this one to take over.
+
+        A thread in here that is inside SQLite at such a fork would leave its locks held for ever in the child.
+        """
+        with self._creation:
+            spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.stop()
+            spool.file.close()
+            spool.lock.release()
 
     def _drop(self) -> None:
         spool = self._spool
@@ -372,6 +394,13 @@ def current() -> Runtime:
     return _runtime
 
 
+def exchange(other: Runtime) -> Runtime:
+    """Put another runtime in the place of this process's, for tests; returns the one before."""
+    global _runtime
+    before, _runtime = _runtime, other
+    return before
+
+
 def _before_fork() -> None:
     _runtime.hold()
 
@@ -384,7 +413,7 @@ def _in_child() -> None:
     global _runtime  # noqa: PLW0603 - one for each process
     _runtime.abandon()
     forget_all()
-    _runtime = Runtime()
+    _runtime = type(_runtime)()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

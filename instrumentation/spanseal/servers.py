@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["threads_stand_still"]
+__all__ = ["forks_unseen", "threads_stand_still"]
+
+
+def forks_unseen() -> bool:
+    """Say whether this process will fork without telling Python: uWSGI's master, in which applications are loaded."""
+    uwsgi = sys.modules.get("uwsgi")
+    # A worker's number is 1 or more. (So is not that of mules and spoolers, which are served by this as well.)
+    return uwsgi is not None and getattr(uwsgi, "worker_id", lambda: 1)() == 0
 
 
 def threads_stand_still() -> bool:
