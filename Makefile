@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check format lock clean
+.PHONY: help install demo test servers lint types check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: install ## Run the tests and print their coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+servers: install ## Kill each kind of server twenty times under load, and count
+	SPANSEAL_TEST_ROUNDS=20 $(BIN)/python -m pytest -s \
+		tests/instrumentation/test_server_kills.py tests/instrumentation/test_server_uwsgi.py
+
 lint: install ## Lint, and check the formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -46,6 +50,8 @@ format: install ## Format the code
 lock: ## Renew the locked dependencies (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header \
 		--extra all --group dev pyproject.toml -o requirements/dev.txt
+	for list in requirements/third-party-*.in; do \
+		uv pip compile --universal --generate-hashes --no-annotate --no-header $$list -o $${list%.in}.txt; done
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) demo-data .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache demo-data .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

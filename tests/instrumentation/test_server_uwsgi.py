@@ -1,0 +1,69 @@
+"""uWSGI: it forks without Python's knowledge, and had threads off unless asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cached_venv import cached_venv
+from tests.instrumentation import served
+from tests.instrumentation.conftest import spool_rows
+from tests.instrumentation.fake_receiver import FakeReceiver, Reply
+from tests.instrumentation.live import Server, Visitors, check_visits, missing
+from tests.instrumentation.test_adoption import check_streams
+from tests.instrumentation.test_server_kills import away, check, go_through
+
+
+def uwsgi(name: str, *options: str) -> tuple[str, ...]:
+    program = str(cached_venv(name) / "uwsgi")
+    command = (program, "--home", sys.prefix, "--http-socket", "127.0.0.1:{port}", "--module", "{module}:app")
+    # As containers want it: SIGTERM ends it, and workers that hang are not waited for.
+    return (*command, "--master", "--die-on-term", "--need-app", "--disable-logging", *options)
+
+
+@pytest.mark.parametrize("options", [(), ("--lazy-apps", "--threads", "4")], ids=["forked", "lazy, threads"])
+def test_kills(tmp_path: Path, receiver: FakeReceiver, options: tuple[str, ...]) -> None:
+    server = Server(
+        tmp_path,
+        uwsgi("uwsgi", "--processes", "2", *options),
+        endpoint=receiver.url,
+        source=Path(served.__file__),
+        # In the master, where the application is loaded in it: the workers must leave that record alone.
+        env={"SERVED_RECORDS": "app.loaded"},
+    )
+    visitors = Visitors(server.port)
+    rounds = [
+        server.kill_worker,
+        away(receiver, visitors, Reply(silent=True)),
+        server.kill_and_start,
+        server.end_worker,
+        server.restart,
+        away(receiver, visitors, Reply(503)),
+    ]
+    with server:
+        go_through(rounds, visitors)
+        check(server, receiver, visitors, f"uwsgi {' '.join(options)}")
+    assert len([record for record in receiver.taken if record.action == "app.loaded"]) >= 2
+    assert list(server.spool.glob("*.db*")) == []
+
+
+def test_without_threads_it_is_said_and_nothing_is_lost(tmp_path: Path, receiver: FakeReceiver) -> None:
+    command = uwsgi("uwsgi-threadless", "--processes", "1")
+    server = Server(tmp_path, command, endpoint=receiver.url, source=Path(served.__file__))
+    visitors = Visitors(server.port)
+    with server:
+        with visitors:
+            visitors.wait_for_more(30)
+        assert "start it with --enable-threads" in server.text()
+        kept = {row.attributes.get("audit.request.id") for row in spool_rows(server.spool)}
+        sent = {record.attributes.get("audit.request.id") for record in receiver.taken}
+        assert kept | sent >= {visit.request_id for visit in visitors.answered.values()}
+        server.kill()
+    server.log.unlink()
+    with Server(tmp_path, (*command, "--enable-threads"), endpoint=receiver.url) as enabled:
+        receiver.wait(lambda seen: not missing(visitors, seen.taken))
+        assert "audit records" not in enabled.text()
+    check_visits(visitors, receiver.taken)
+    check_streams(receiver, again=True)
