@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,7 +22,7 @@ from .request import AuditedRequest, exception_type
 from .users import session_digest
 from .wsgi import ENVIRON_KEY, audited_call, refusal
 
-__all__ = ["instrument_all", "instrument_app", "refuse_all"]
+__all__ = ["instrument_all", "instrument_app", "instrumented", "refuse_all"]
 
 _SPAN_KEY = "opentelemetry-flask.span_key"
 _MAX_VALUE = 2048
@@ -36,6 +36,8 @@ _SESSION_IS_WATCHED = hasattr(flask.ctx.RequestContext, "session")  # since Flas
 
 _lock = threading.Lock()
 _patched = False
+_patches: dict[str, tuple[Any, Any]] = {}
+"""What stood at these names of `flask.Flask`, and what stands there now."""
 _every = False
 
 
@@ -50,6 +52,20 @@ def instrument_app(app: flask.Flask) -> None:
     """Audit one Flask application. Twice is once, also after `opentelemetry-instrument`."""
     app.extensions[_EXTENSION] = True
     _patch()
+
+
+@contextmanager
+def instrumented(app: flask.Flask) -> Iterator[None]:
+    """Audit one Flask application while this lasts, for tests. Afterwards Flask is as it was."""
+    patched, marked = _patched, _EXTENSION in app.extensions
+    instrument_app(app)
+    try:
+        yield
+    finally:
+        if not marked:
+            del app.extensions[_EXTENSION]
+        if not patched:
+            _unpatch()
 
 
 def audits_every_app() -> bool:
@@ -72,14 +88,31 @@ def _patch() -> None:
     with _lock:
         if _patched:
             return
-        for entrance in _ENTRANCES:
-            setattr(flask.Flask, entrance, _audited(getattr(flask.Flask, entrance)))
-        flask.Flask.dispatch_request = _seen_before(flask.Flask.dispatch_request)  # type: ignore[method-assign]
+        for name, wrap in (
+            *((entrance, _audited) for entrance in _ENTRANCES),
+            ("dispatch_request", _seen_before),
+        ):
+            original = getattr(flask.Flask, name)
+            _patches[name] = original, wrap(original)
+            setattr(flask.Flask, name, _patches[name][1])
         # Strong references: nobody else holds these functions.
         flask.request_started.connect(_started, weak=False)
         flask.request_finished.connect(_finished, weak=False)
         flask.got_request_exception.connect(_raised, weak=False)
         _patched = True
+
+
+def _unpatch() -> None:
+    global _patched  # noqa: PLW0603 - one for each process
+    with _lock:
+        if any(getattr(flask.Flask, name) is not own for name, (_, own) in _patches.items()):
+            return  # somebody has wrapped what is there; it lets other applications pass
+        for name, (original, _) in _patches.items():
+            setattr(flask.Flask, name, original)
+        flask.request_started.disconnect(_started)
+        flask.request_finished.disconnect(_finished)
+        flask.got_request_exception.disconnect(_raised)
+        _patched = False
 
 
 def _audited(original: Callable[[flask.Flask, dict[str, Any], Any], Iterable[bytes]]) -> Any:

@@ -21,6 +21,7 @@ ROOMS = {
         "flask",
         "werkzeug",
         "blinker",
+        "pytest",
         "yaml",
     },
     "storage/spanseal_storage": {
