@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .errors import ConfigurationError, InvalidRecord, NotAudited, SpansealError
     from .flask_app import instrument_app
     from .marks import action
+    from .privileged.blueprint import approvals_blueprint
+    from .privileged.decorator import privileged
     from .providers import instrument_provider
     from .records import annotate, record
     from .units import request_id
@@ -33,11 +35,13 @@ __all__ = [
     "action",
     "actor",
     "annotate",
+    "approvals_blueprint",
     "audited",
     "changes",
     "changes_of",
     "instrument_app",
     "instrument_provider",
+    "privileged",
     "record",
     "request_id",
     "set_actor",
@@ -52,11 +56,13 @@ _HOMES = {
     "action": "marks",
     "actor": "work",
     "annotate": "records",
+    "approvals_blueprint": "privileged.blueprint",
     "audited": "decorator",
     "changes": "differences",
     "changes_of": "differences",
     "instrument_app": "flask_app",
     "instrument_provider": "providers",
+    "privileged": "privileged.decorator",
     "record": "records",
     "request_id": "units",
     "set_actor": "work",

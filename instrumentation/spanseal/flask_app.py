@@ -18,6 +18,7 @@ from . import commits, marks
 from .actor_sources import Evidence, resolve
 from .correlation import mark_span
 from .errors import ConfigurationError, NotAudited
+from .privileged import flask_gate
 from .request import AuditedRequest, exception_type
 from .users import session_digest
 from .wsgi import ENVIRON_KEY, audited_call, refusal
@@ -95,6 +96,7 @@ def _patch() -> None:
             original = getattr(flask.Flask, name)
             _patches[name] = original, wrap(original)
             setattr(flask.Flask, name, _patches[name][1])
+        flask.Flask.preprocess_request = _gated(flask.Flask.preprocess_request)  # type: ignore[method-assign]
         # Strong references: nobody else holds these functions.
         flask.request_started.connect(_started, weak=False)
         flask.request_finished.connect(_finished, weak=False)
@@ -139,6 +141,19 @@ def _seen_before(original: Callable[..., Any]) -> Any:
         return original(self, *arguments, **named)
 
     return dispatch_request
+
+
+def _gated(original: Callable[[flask.Flask], Any]) -> Any:
+    """Let what is privileged be decided after `before_request` functions, one of which may have answered."""
+
+    @functools.wraps(original)
+    def preprocess_request(self: flask.Flask) -> Any:
+        answer = original(self)
+        if answer is None and (_every or _EXTENSION in self.extensions):
+            answer = flask_gate.before_view()
+        return answer
+
+    return preprocess_request
 
 
 # --- signals: nothing that goes wrong in them may reach the application, unless it was asked to be refused ---

@@ -1,0 +1,117 @@
+"""From the settings of a process to its gate."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from spanseal.errors import ConfigurationError
+from spanseal.rules_file import read
+from spanseal.runtime import Runtime
+from spanseal.settings import Settings
+from spanseal.yaml_schema import Document, Node
+
+from .errors import GateUnavailable
+from .gate import Gate
+from .policy import Policy, load_function
+from .policy_file import read_policy
+from .sqlite_store import SqliteStore
+from .store import Store
+
+__all__ = ["default_store", "gate_of", "load_policy", "policy_of"]
+
+_lock = threading.Lock()
+_gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
+_policies: weakref.WeakKeyDictionary[Runtime, Policy | GateUnavailable | None] = weakref.WeakKeyDictionary()
+
+
+def load_policy(path: Path | None) -> Policy | None:
+    """Read the policy of a rules file.
+
+    Args:
+        path: The rules file, None where there is none.
+
+    Returns:
+        None where it has no section `privileged`.
+
+    Raises:
+        GateUnavailable: It may have one, which cannot be read: what is privileged is not known.
+    """
+    if path is None:
+        return None
+    found: list[Policy] = []
+
+    def section(document: Document, node: Node) -> None:
+        found.append(read_policy(document, node))
+
+    try:
+        read(path, section)
+    except ConfigurationError as error:
+        if _has_no_section(path):
+            return None  # the rules are wrong: that is said, and decided, where requests are recorded
+        raise GateUnavailable(f"what is privileged cannot be read from the rules file:\n{error}") from error
+    return found[0] if found else None
+
+
+def _has_no_section(path: Path) -> bool:
+    with suppress(ConfigurationError):
+        document = Document(path)
+        keys = [key for _, key, _ in document.pairs(document.root, "the file")] if document.root else []
+        return "privileged" not in keys and not document.problems
+    return False
+
+
+def policy_of(runtime: Runtime) -> Policy | None:
+    """Return a process's policy, read once. Errors as of `load_policy`, and a setting's."""
+    with _lock:
+        if runtime not in _policies:
+            try:
+                _policies[runtime] = load_policy(_rules_file(runtime))
+            except GateUnavailable as error:
+                _policies[runtime] = error
+        found = _policies[runtime]
+    if isinstance(found, GateUnavailable):
+        raise GateUnavailable(str(found))
+    return found
+
+
+def _rules_file(runtime: Runtime) -> Path | None:
+    try:
+        return runtime.settings.rules
+    except ConfigurationError:
+        # Another setting is wrong. What is privileged is still that.
+        given = os.environ.get("SPANSEAL_RULES", "").strip()
+        return Path(given).absolute() if given else None
+
+
+def gate_of(runtime: Runtime) -> Gate:
+    """Return a process's gate; by an empty policy where there is none. Errors as of `policy_of`."""
+    policy = policy_of(runtime) or Policy()
+    with _lock:
+        gate = _gates.get(runtime)
+        if gate is None:
+            settings = runtime.settings
+            gate = _gates[runtime] = Gate(policy, lambda: _store(policy, settings))
+    return gate
+
+
+def default_store(spool_dir: Path) -> Path:
+    """Say where approvals are where nothing else is said: in a directory that the spool's bound does not count."""
+    return spool_dir / "approvals" / "approvals.db"
+
+
+def _store(policy: Policy, settings: Settings) -> Store:
+    if not policy.store_factory:
+        return SqliteStore(policy.store or default_store(settings.spool_dir))
+    try:
+        made = load_function(policy.store_factory, "`privileged: store`")()
+    except Exception as error:
+        raise GateUnavailable(
+            f"`privileged: store` ({policy.store_factory}) failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, Store):
+        raise GateUnavailable(f"`privileged: store` ({policy.store_factory}) returned no Store")
+    return made
