@@ -9,6 +9,7 @@ __all__ = [
     "EngineError",
     "IdentityError",
     "KeyFileError",
+    "NoProofError",
     "NotADataDirectoryError",
     "SchemaError",
     "StatementRefusedError",
@@ -70,3 +71,7 @@ class StatementRefusedError(StorageError):
 
 class BadFilterError(StorageError):
     """A filter's value cannot be understood."""
+
+
+class NoProofError(StorageError):
+    """There is no such record or checkpoint, or what is stored proves nothing."""

@@ -24,8 +24,7 @@ from spanseal_storage.access import open_reader
 from spanseal_storage.checkpoint_file import read_checkpoint_file
 from spanseal_storage.directory import DataDirectory
 from spanseal_storage.errors import StorageError
-from spanseal_storage.keys import read_verification_keys, trusted_keys
-from spanseal_storage.options import data_option
+from spanseal_storage.options import data_option, key_options, pinned_keys
 from spanseal_storage.rendering import printable
 from spanseal_storage.verification import verify_log
 
@@ -41,15 +40,7 @@ _SHOWN = 100
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Checkpoint log, best a copy kept elsewhere.  [default: DATA/checkpoints.jsonl]",
 )
-@click.option(
-    "--key", "key_texts", multiple=True, metavar="VKEY", help="A trusted verification key; repeatable."
-)
-@click.option(
-    "--keys",
-    "key_file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="File of trusted verification keys, one a line.  [default: DATA/keys/*.vkey]",
-)
+@key_options("DATA/keys/*.vkey")
 @click.option("--no-checkpoint-log", is_flag=True, help="There is none: say what cannot be known without it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def verify(
@@ -72,7 +63,7 @@ def verify(
     try:
         directory = DataDirectory(data)
         directory.require()
-        pinned = _pinned(directory, key_texts, key_file)
+        pinned = pinned_keys(directory, key_texts, key_file)
         keys_given = bool(key_texts or key_file)
         lines, problems, source = _checkpoint_log(directory, checkpoints, none=no_checkpoint_log)
         with open_reader(directory, "spanseal verify") as client, _progress(console) as progress:
@@ -86,17 +77,6 @@ def verify(
     else:
         _show(console, result, problems, source, keys_given=keys_given)
     sys.exit(1 if result.findings or problems else 0)
-
-
-def _pinned(
-    directory: DataDirectory, key_texts: tuple[str, ...], key_file: Path | None
-) -> list[VerificationKey]:
-    keys = read_verification_keys(key_texts, "--key")
-    if key_file is not None:
-        keys += read_verification_keys(key_file.read_text("utf-8").splitlines(), str(key_file))
-    if not key_texts and key_file is None:
-        keys = trusted_keys(directory)
-    return keys
 
 
 def _checkpoint_log(
