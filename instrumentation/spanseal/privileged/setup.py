@@ -11,7 +11,6 @@ from pathlib import Path
 from spanseal.errors import ConfigurationError
 from spanseal.rules_file import read
 from spanseal.runtime import Runtime
-from spanseal.settings import Settings
 from spanseal.yaml_schema import Document, Node
 
 from .errors import GateUnavailable
@@ -21,7 +20,7 @@ from .policy_file import read_policy
 from .sqlite_store import SqliteStore
 from .store import Store
 
-__all__ = ["default_store", "gate_of", "load_policy", "policy_of"]
+__all__ = ["default_store", "gate_of", "load_policy", "policy_of", "store_of"]
 
 _lock = threading.Lock()
 _gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
@@ -94,7 +93,7 @@ def gate_of(runtime: Runtime) -> Gate:
         gate = _gates.get(runtime)
         if gate is None:
             settings = runtime.settings
-            gate = _gates[runtime] = Gate(policy, lambda: _store(policy, settings))
+            gate = _gates[runtime] = Gate(policy, lambda: store_of(policy, settings.spool_dir))
     return gate
 
 
@@ -103,9 +102,14 @@ def default_store(spool_dir: Path) -> Path:
     return spool_dir / "approvals" / "approvals.db"
 
 
-def _store(policy: Policy, settings: Settings) -> Store:
+def store_of(policy: Policy, spool_dir: Path) -> Store:
+    """Return the store that a policy names, or the default one.
+
+    Raises:
+        GateUnavailable: The function that is to make it fails.
+    """
     if not policy.store_factory:
-        return SqliteStore(policy.store or default_store(settings.spool_dir))
+        return SqliteStore(policy.store or default_store(spool_dir))
     try:
         made = load_function(policy.store_factory, "`privileged: store`")()
     except Exception as error:
