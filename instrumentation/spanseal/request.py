@@ -182,6 +182,14 @@ class AuditedRequest:
         self.explicit_actor = actor
         self.changed()
 
+    def give_way(self, inner: AuditedRequest, path: str) -> None:
+        """Let an application inside record the same request, where it is the same. One at a boundary never does.
+
+        Args:
+            inner: The request as that application gets it.
+            path: What is asked of it.
+        """
+
     # --- stages ----------------------------------------------------------------------------------------
 
     def begin(self) -> None:

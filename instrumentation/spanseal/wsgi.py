@@ -46,6 +46,8 @@ def audited_call(app: WSGIApp, environ: dict[str, Any], start_response: Any) -> 
         return app(environ, start_response)
     carry()
     environ[ENVIRON_KEY] = request
+    if (around := current_request.get()) is not None:
+        around.give_way(request, str(environ.get("PATH_INFO", "")))
     token = current_request.set(request)
     try:
         body = app(environ, _StartResponse(request, start_response))
