@@ -60,7 +60,7 @@ class RequestIdPropagator(ResponsePropagator):
         try:
             span = trace.get_current_span(context)
             request = self._find(span)
-            if request is not None:
+            if request is not None and not request.taken_over:
                 self._passes(carrier, span, request)
         except NotAudited:
             pass  # said already: the answer cannot be kept from here

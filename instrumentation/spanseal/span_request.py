@@ -27,6 +27,7 @@ _ASGI_SCOPES = (
     "opentelemetry.instrumentation.asgi",
     "opentelemetry.instrumentation.fastapi",
     "opentelemetry.instrumentation.starlette",
+    "starlette",
 )
 _NO_FACTS = Facts(kind="other")
 _SWITCHING = 101
@@ -115,6 +116,20 @@ class SpanRequest(AuditedRequest):
         self.request_id, self.incoming_id, self.peer = known.request_id, known.incoming_id, known.peer
         self.client_address = known.client_address or self.client_address
         self.user_agent = known.user_agent or self.user_agent
+
+    def is_seen_again_by(self, other: SpanRequest) -> bool:
+        """Say whether a server span inside of its own shows the same request: two middlewares make one each."""
+        mine, others = self.facts, other.facts
+        return bool(mine.path) and (mine.kind, mine.method, mine.path) == (others.kind, others.method, others.path)
+
+    def give_way(self, inner: AuditedRequest, path: str) -> None:
+        """Let a Flask application that is mounted here record it: at its boundary more is known. It stays one record."""
+        same = inner.method == self.method and bool(path) and self.facts.path.endswith(path)
+        if not same or self.ended or self.taken_over or self.pending.answered:
+            return  # a call of the handler's own, perhaps
+        self.taken_over = True
+        inner.request_id, inner.record_id, inner.event_time = self.request_id, self.record_id, self.event_time
+        inner.pending, inner.said, inner.explicit_actor = self.pending, self.said, self.explicit_actor
 
     # --- what the span says ----------------------------------------------------------------------------
 

@@ -143,6 +143,9 @@ class SpanAuditor(SpanProcessor):
         except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
             runtime.trouble(error)
             return
+        around = self.of_span(trace.get_current_span())
+        if around is not None and around.is_seen_again_by(request):
+            return
         self._follow(span, request, runtime)
         response_header.ensure(self.of_span)
         request.outer = current_request.named()
