@@ -1,55 +1,56 @@
 """From a request to what it meant: method and route become `<resource>.<verb>`. A pure function.
 
-These are the defaults; `rules` asks the application's own before them.
+These are the defaults; `rules` asks the application's own before them. A name that many applications have comes first
+(`well_known`), then a verb that stands in the path, then the method.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
+from .route_words import Plan, Words, is_credential, nearest, noun
+from .well_known import OWN, PASSWORD_CHANGED, SIGNED_IN, SIGNED_OUT, recognise
+from .words import (
+    ENDING_VERBS,
+    MANY,
+    ME,
+    NOUN_ENDS,
+    NOUNS_TOO,
+    READING_VERBS,
+    SINGLETONS,
+    THINGS_VERBS,
+    VERBS,
+    WITH_THINGS,
+    is_plural,
+    plain,
+)
+
+__all__ = [
+    "KNOWN_METHODS",
+    "OWN",
+    "PASSWORD_CHANGED",
+    "SAFE_METHODS",
+    "SIGNED_IN",
+    "SIGNED_OUT",
+    "UNMATCHED",
+    "Meaning",
+    "Plan",
+    "is_credential",
+    "is_state_changing",
+    "map_request",
+    "plan_of",
+    "value_text",
+    "verb_of",
+]
 
 UNMATCHED = "request.unmatched"
 """The action of a request for which no route was found: its path is not recorded, it may be anything."""
 
-SIGNED_IN = "user.signed_in"
-SIGNED_OUT = "user.signed_out"
-PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - an action's name
-OWN = frozenset({SIGNED_IN, SIGNED_OUT, PASSWORD_CHANGED})
-"""What people do to their own account, unless the route names another one."""
-
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """RFC 9110 section 9.2.1: these ask for no change of state."""
-
-_SIGN_IN = frozenset({"login", "log_in", "signin", "sign_in"})
-_SIGN_OUT = frozenset({"logout", "log_out", "signout", "sign_out"})
-_SIGN_UP = frozenset({"register", "signup", "sign_up", "registration"})
-_PASSWORD = frozenset(
-    {"password", "change_password", "password_change", "set_password", "reset_password", "password_reset"}
-)
-_FORGOTTEN = frozenset({"forgot_password", "forgotten_password", "password_forgotten", "lost_password"})
-_GRANTS = frozenset({"role", "roles", "permission", "permissions", "grants"})
-_GRANTED_TO = frozenset(
-    {"", "account", "admin", "grant", "group", "member", "membership", "permission", "role", "team", "user"}
-)
-_PREFIXES = re.compile(r"api|rest|v\d*(_\d+)?")
-
-# A value of the path that is a credential must not be recorded: `/reset-password/<token>`.
-_SECRET_NAME = re.compile(
-    r"token|secret(?!ar)|passw|passphrase|passcode|signature|jwt|nonce|hmac|credential|api_?key|auth_?code"
-    r"|(^|_)(otp|totp|auth|pwd|pw|bearer|cookie)(_|$)"
-    r"|(access|activation|confirm|confirmation|invitation|invite|login|magic|private|reset|session|verification|verify)_?(code|hash|key|link)"
-    r"|^(key|code|sig|hash|pin)$"
-)
-
-# As werkzeug reads a rule: what is fixed, and `<converter(arguments):variable>`.
-_TOKEN = re.compile(
-    r"(?P<slash>/)|<(?:[a-zA-Z_]\w*(?:\(.*?\))?:)?(?P<variable>[a-zA-Z_]\w*)>|(?P<fixed>[^/<]+|<)", re.ASCII
-)
 
 _VERB_OF_METHOD = {
     "GET": "viewed",
@@ -78,6 +79,9 @@ class Meaning:
     failure_reason: str = ""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """What else a rule says: `audit.data_classes`, `audit.severity`, `audit.retention_class`."""
+
+
+_UNMATCHED = Plan(UNMATCHED, source="no route")
 
 
 def map_request(method: str, route: str | None, view_args: Mapping[str, object] | None = None) -> Meaning:
@@ -109,146 +113,114 @@ def plan_of(method: str, route: str | None) -> Plan:
     return _UNMATCHED if route is None else _plan(method if method in KNOWN_METHODS else "", route)
 
 
-@lru_cache(maxsize=1024)
-def is_credential(name: str) -> bool:
-    """Say whether a variable of a route is a credential by its name: its value must not be recorded."""
-    return _SECRET_NAME.search(plain(name)) is not None
-
-
 def is_state_changing(method: str) -> bool:
     """Say whether a method asks for a change of state."""
     return method not in SAFE_METHODS
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a method on a route means, with the names of the variables whose values complete it."""
-
-    action: str
-    resource_type: str = ""
-    variable: str = ""
-    subject_type: str = ""
-    subject_variable: str = ""
-    source: str = "well-known"
-    """By which of the defaults: `well-known`, `verb in the path`, `method` or `no route`."""
-
-
-_UNMATCHED = Plan(UNMATCHED, source="no route")
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """Of a route: either a fixed word or a variable."""
-
-    word: str = ""
-    variable: str = ""
-    """Its name; empty for a credential's, which stands here without one."""
-
-    @property
-    def fixed(self) -> bool:
-        return bool(self.word)
+def verb_of(route: str) -> str:
+    """Return the verb that a route's last word is or holds, if it is one that changes something; else empty."""
+    last = Words(route).last
+    verb = last if last in VERBS else _compound(last)[0]
+    return "" if verb in READING_VERBS or verb in NOUNS_TOO else verb
 
 
 @lru_cache(maxsize=4096)
 def _plan(method: str, route: str) -> Plan:
-    segments = _segments(route)
-    if not segments:
+    words = Words(route)
+    if not words.segments:
         return Plan(f"index.{_verb(method)}", "index", source="method")
-    return _well_known(method, segments) or _sub_action(method, segments) or _default(method, segments)
+    known = recognise(method, words) if words.fixed else None
+    return known or _sub_action(method, words) or _phrase(method, words) or _default(method, words)
 
 
-def _segments(route: str) -> list[_Segment]:
-    result: list[_Segment] = []
-    for match in _TOKEN.finditer(route):
-        if variable := match["variable"]:
-            result.append(_Segment(variable="" if is_credential(variable) else variable))
-        elif match["fixed"] and (word := plain(match["fixed"])):
-            # `<id>.pdf`: the part's fixed end says nothing of its own.
-            follows_variable = match.start() > 0 and route[match.start() - 1] == ">"
-            prefix = not any(segment.fixed for segment in result) and _PREFIXES.fullmatch(word)
-            if not follows_variable and not prefix:
-                result.append(_Segment(word))
-    return result
-
-
-def _well_known(method: str, segments: list[_Segment]) -> Plan | None:  # noqa: PLR0911 - one for each name
-    """The names that nearly every application has."""
-    words = [segment.word for segment in segments if segment.fixed]
-    if not words:
-        return None
-    last = words[-1]
-    if last in _SIGN_OUT and method not in ("HEAD", "OPTIONS", "TRACE"):
-        return Plan(SIGNED_OUT, "user")
-    if not is_state_changing(method):
-        return None
-    if last in _SIGN_IN and method == "POST":
-        return Plan(SIGNED_IN, "user")
-    if last in _SIGN_UP and method == "POST":
-        return Plan("user.registered", "user")
-    if last in _FORGOTTEN or words[-2:] == ["password", "forgot"]:
-        return Plan("user.password_reset_requested", "user")
-    owner, variable = _nearest(segments, skip=last)
-    if last in _PASSWORD or words[-2:] in (["password", "change"], ["password", "reset"]):
-        return Plan(PASSWORD_CHANGED, "user", variable if owner == "user" else "")
-    if (last in ("grant", "revoke") and owner in _GRANTED_TO) or (last in _GRANTS and variable):
-        verb = "revoked" if last == "revoke" or method == "DELETE" else "granted"
-        return Plan(f"admin.permission_{verb}", owner, variable)
-    return None
-
-
-def _sub_action(method: str, segments: list[_Segment]) -> Plan | None:
+def _sub_action(method: str, route: Words) -> Plan | None:
     """A route that says what is done: `/invoices/<id>/approve`, `/delete/<id>`."""
-    if method == "OPTIONS":
+    word = route.last
+    if method == "OPTIONS" or word not in VERBS:
         return None
-    last = max((at for at, segment in enumerate(segments) if segment.fixed), default=-1)
-    word = segments[last].word if last >= 0 else ""
-    if word not in VERBS:
-        return None
-    before, after = segments[:last], segments[last + 1 :]
-    alone = not before and word not in READING_VERBS and word != "import"
-    if word in NOUNS_TOO and (after or alone):
+    alone = not route.before and word not in READING_VERBS and word != "import"
+    if word in NOUNS_TOO and (route.after or alone):
         return None  # `/books/<id>` is a book, but `/rooms/<id>/book` books a room
-    resource, variable = _nearest(before)
-    variable = next((segment.variable for segment in after if segment.variable), variable)
+    resource, variable = route.owner
+    resource = resource or "record"
     past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
-    return Plan(f"{resource or 'record'}.{past}", resource or "record", variable, source="verb in the path")
+    return Plan(f"{resource}.{past}", resource, route.variable or variable, source="verb in the path")
 
 
-def _default(method: str, segments: list[_Segment]) -> Plan:
+def _phrase(method: str, route: Words) -> Plan | None:
+    """A route that says it in several words: `/createUser`, `/users/bulk-delete`, `/invoices/<id>/send-reminder`."""
+    verb, thing = _compound(route.last)
+    if method == "OPTIONS" or not verb:
+        return None
+    owner, variable = route.owner
+    plural, thing = is_plural(thing), noun(thing) if thing else ""
+    asks = not is_state_changing(method) and verb not in READING_VERBS
+    if asks and plural:
+        return None  # `/pay-slips`
+    if verb == "mark":
+        past, thing = f"marked_{thing}", ""
+    elif not asks:
+        past = VERBS[verb]
+        if past == "viewed" and plural and not route.variable:
+            past = "listed"
+    else:
+        past = "viewed"  # the form
+    if not thing or thing == owner:
+        resource = owner or "record"
+        return Plan(f"{resource}.{past}", resource, route.variable or variable, source="verb in the path")
+    if not variable or verb in THINGS_VERBS or verb in READING_VERBS:
+        return Plan(f"{thing}.{past}", thing, route.variable, *route.subject, source="verb in the path")
+    past = past if past == "viewed" else f"{thing}_{past}"
+    return Plan(f"{owner}.{past}", owner, variable, source="verb in the path")
+
+
+@lru_cache(maxsize=1024)
+def _compound(word: str) -> tuple[str, str]:
+    """Find the verb in a word of several parts, and what it is done to; both empty where there is none."""
+    parts = word.split("_")
+    if len(parts) == 1:
+        return "", ""
+    if parts[0] == "mark":
+        return "mark", "_".join(part for part in parts[1:] if part != "as")
+    several = [part for part in parts if part not in MANY]
+    if len(several) < len(parts) and several and several[0] in VERBS:
+        return several[0], plain("_".join(several[1:]))
+    verb = parts[0]
+    if (
+        verb in VERBS
+        and verb != "open"
+        and (verb not in NOUNS_TOO or (verb in WITH_THINGS and parts[-1] not in NOUN_ENDS))
+    ):
+        return verb, plain("_".join(parts[1:]))
+    if parts[-1] in ENDING_VERBS:
+        return parts[-1], "_".join(parts[:-1])
+    return "", ""
+
+
+def _default(method: str, route: Words) -> Plan:
     verb = _verb(method)
-    last = max((at for at, segment in enumerate(segments) if segment.fixed), default=-1)
-    after = segments[last + 1 :]
-    word = segments[last].word if last >= 0 else ""
-    subject_type, subject_variable = _nearest(segments[: max(last, 0)])
-    if not subject_type:
-        subject_variable = ""
-    if after:  # one thing of a collection
-        named = next((segment.variable for segment in after if segment.variable), "")
-        resource = singular(word or plain(named) or "record")
+    word, subject = route.last, route.subject
+    if word in MANY and not route.after and len(route.fixed) > 1:
+        # `/users/bulk` is users.
+        word = route.fixed[-2]
+        before = [segment for segment in route.before if segment.word != word]
+        subject = found if (found := nearest(before))[1] and found[0] else ("", "")
+    if route.after:  # one thing of a collection
+        resource = noun(word or plain(route.variable) or "record")
         if method == "POST":
             verb = "updated"
-        return Plan(f"{resource}.{verb}", resource, named, subject_type, subject_variable, "method")
-    resource = singular(word)
-    if method in ("GET", "HEAD") and is_plural(word):
+        return Plan(f"{resource}.{verb}", resource, route.variable, *subject, source="method")
+    resource = noun(word)
+    if method in ("GET", "HEAD") and is_plural(word) and word not in ME:
         verb = "listed"
-    return Plan(f"{resource}.{verb}", resource, "", subject_type, subject_variable, "method")
+    if method == "POST" and word in SINGLETONS:
+        verb = "updated"
+    return Plan(f"{resource}.{verb}", resource, "", *subject, source="method")
 
 
 def _verb(method: str) -> str:
     return _VERB_OF_METHOD.get(method, "requested")
-
-
-def _nearest(segments: list[_Segment], skip: str = "") -> tuple[str, str]:
-    """The last thing that a route names before its end: its type and the variable that follows it, if any."""
-    variable = ""
-    for segment in reversed(segments):
-        if not segment.fixed:
-            variable = segment.variable or variable
-        elif segment.word != skip:
-            return singular(segment.word), variable
-        else:
-            variable = ""
-    return "", variable
 
 
 def value_text(value: object) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal.mapping import Meaning, is_credential, is_state_changing, map_request
+from spanseal.mapping import Meaning, is_credential, is_state_changing, map_request, plan_of, verb_of
 
 # What the collector asks of an action.
 ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -79,7 +80,8 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str, str]] = [
     ("DELETE", "/roles/<rid>", {"rid": 4}, "role.deleted", "role", "4"),
     ("POST", "/certificates/<cid>/revoke", {"cid": 4}, "certificate.revoked", "certificate", "4"),
     # names that are no words
-    ("POST", "/2fa/verify", {}, "two_factor.verified", "two_factor", ""),
+    ("GET", "/2fa", {}, "two_factor.viewed", "two_factor", ""),
+    ("POST", "/enable-2fa", {}, "user.mfa_enabled", "user", ""),
     ("GET", "/404", {}, "n_404.viewed", "n_404", ""),
     ("GET", "/日本", {}, "resource.viewed", "resource", ""),
     ("GET", "/日本/<int:id>", {"id": 1}, "resource.viewed", "resource", "1"),
@@ -98,6 +100,49 @@ def test_routes_get_their_action(
     meaning = map_request(method, route, values)
     assert (meaning.action, meaning.resource_type, meaning.resource_id) == (action, kind, identifier)
     assert ACTION.fullmatch(meaning.action)
+
+
+NAMES = [
+    line
+    for line in Path(__file__).with_name("default_names.txt").read_text("utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize("line", NAMES)
+def test_common_routes_have_their_names(line: str) -> None:
+    request, action, resource, *rest = line.split(" | ")
+    method, route = request.split(" ", 1)
+    kind, _, variable = resource.partition("=")
+    subject_kind, _, subject_variable = rest[0].partition("=") if rest else ("", "", "")
+    plan = plan_of(method, route)
+    assert (plan.action, plan.resource_type, plan.variable) == (action, kind, variable)
+    assert (plan.subject_type, plan.subject_variable) == (subject_kind, subject_variable)
+    assert ACTION.fullmatch(plan.action)
+    named = [name for name in (variable, subject_variable) if name]
+    assert all(f"{name}>" in route and not is_credential(name) for name in named)
+
+
+def test_a_default_says_where_it_comes_from() -> None:
+    routes = ("/login", "/invoices/<iid>/approve", "/invoices/<iid>", None)
+    assert [plan_of("POST", route).source for route in routes] == [
+        "well-known",
+        "verb in the path",
+        "method",
+        "no route",
+    ]
+
+
+def test_a_verb_in_the_path_is_known_whatever_the_method() -> None:
+    routes = (
+        "/delete/<id>",
+        "/users/<id>/suspend",
+        "/deleteUser/<id>",
+        "/users/<id>",
+        "/users/export",
+        "/books/<id>",
+    )
+    assert [verb_of(route) for route in routes] == ["delete", "suspend", "delete", "", "", ""]
 
 
 def test_what_a_nested_thing_belongs_to_is_its_subject() -> None:
@@ -182,8 +227,11 @@ def test_what_changes_state() -> None:
 
 
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]) | st.text(max_size=8)
+ALL_ROUTES = [route for _, route, *_ in TABLE] + [
+    line.partition(" ")[2].partition(" | ")[0] for line in NAMES
+]
 PARTS = st.sampled_from(
-    [entry for _, route, *_ in TABLE for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
+    [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
 )
 ROUTES = st.lists(PARTS | st.text(max_size=6), max_size=6).map("/".join) | st.text(max_size=40)
 
