@@ -41,7 +41,7 @@ def test_a_role_that_changes_within_a_request(
         if kept == "g.user":
             flask.g.user = user
 
-    @app.put("/users/<int:uid>/role")
+    @app.put("/profiles/<int:uid>")
     def change(uid: int) -> str:
         spanseal.record("role.given_up", resource_id=uid)
         user.role = "nurse"
@@ -50,20 +50,29 @@ def test_a_role_that_changes_within_a_request(
         spanseal.record("shift.begun")
         return "changed"
 
+    @app.delete("/profiles/<int:uid>")
+    def take(uid: int) -> str:
+        user.role = ""
+        if kept == "session":
+            del flask.session["role"]
+        return f"{uid} has none"
+
     app.add_url_rule("/patients", view_func=lambda: "none")
     client = app.test_client()
     if kept == "session":
         with client.session_transaction() as session:
             session.update(user_id=7, role="admin")
     client.get("/patients")
-    client.put("/users/7/role")
+    client.put("/profiles/7")
     client.get("/patients")
+    client.delete("/profiles/7")
     assert seen(audit) == {
         "patient.listed": [("7", "admin"), ("7", "nurse")],
         "role.given_up": [("7", "admin")],
         "shift.begun": [("7", "nurse")],
         # It was an administrator who did it, and is none any more.
-        "admin.permission_granted": [("7", "admin")],
+        "profile.updated": [("7", "admin")],
+        "profile.deleted": [("7", "nurse")],
     }
 
 
@@ -180,7 +189,7 @@ def test_users_of_sqlalchemy_are_read_without_asking_the_database(audit: Audit, 
     def patients() -> Any:
         return counted("none")
 
-    @app.put("/users/<int:uid>/role")
+    @app.put("/profiles/<int:uid>")
     @flask_login.login_required  # type: ignore[untyped-decorator]
     def change(uid: int) -> Any:
         user = database.session.get(database.user, uid)
@@ -203,7 +212,7 @@ def test_users_of_sqlalchemy_are_read_without_asking_the_database(audit: Audit, 
     for method, path in (
         ("POST", "/login"),
         ("GET", "/patients"),
-        ("PUT", "/users/7/role"),
+        ("PUT", "/profiles/7"),
         ("POST", "/nothing"),
         ("GET", "/patients"),
     ):
@@ -213,7 +222,7 @@ def test_users_of_sqlalchemy_are_read_without_asking_the_database(audit: Audit, 
     found = seen(audit)
     assert found["patient.listed"] == [("k-7", "admin"), ("k-7", "nurse")]
     assert found["user.signed_in"] == [("k-7", "admin")]
-    assert found["admin.permission_granted"] == [("k-7", "admin")]
+    assert found["profile.updated"] == [("k-7", "admin")]
     # Rolled back, its role is not known any more; who it is stands in the session.
     assert found["nothing.created"] == [("k-7", "")]
 
