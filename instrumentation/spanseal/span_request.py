@@ -191,8 +191,9 @@ class SpanRequest(AuditedRequest):
         self.has_failed = span.status.status_code is StatusCode.ERROR
         text = (span.attributes or {}).get("error.type")
         self.error_type = text if isinstance(text, str) else ""
-        # An exception that the application has handled stands on the span too: it is none of the request's.
-        if not (self.has_failed or self.status >= 500):
+        # An exception that the application has handled stands on the span too: it is none of the request's. Nor is
+        # one that is how a framework says a status (Django's Http404).
+        if not (self.has_failed or self.status >= 500) or 400 <= self.status < 500:
             return
         for event in reversed(span.events):
             kind = (event.attributes or {}).get("exception.type") if event.name == "exception" else None

@@ -125,6 +125,7 @@ def test_what_may_be_a_secret_is_not_recorded(audit: Audit, tracer: trace.Tracer
     [
         (200, None, None, "success", ""),
         (302, StatusCode.OK, None, "success", ""),
+        (404, StatusCode.ERROR, LookupError("s3cr3t"), "failure", "Not Found"),
         (403, None, None, "failure", "Forbidden"),
         (500, StatusCode.ERROR, ValueError("s3cr3t"), "failure", "ValueError"),
         (500, None, LookupError(), "failure", "LookupError"),

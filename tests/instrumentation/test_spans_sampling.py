@@ -84,7 +84,7 @@ def traffic(provider: TracerProvider) -> list[tuple[Any, ...]]:
     for context in (Context(), remote(sampled=True), remote(sampled=False)):
         for kind in SpanKind:
             for quiet in (False, True):
-                begun = {"context": context, "kind": kind, "attributes": {"quiet": quiet}}
+                begun: dict[str, Any] = {"context": context, "kind": kind, "attributes": {"quiet": quiet}}
                 with (
                     tracer.start_as_current_span(kind.name, **begun) as outer,
                     tracer.start_as_current_span("inner") as inner,
