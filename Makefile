@@ -50,8 +50,10 @@ format: install ## Format the code
 lock: ## Renew the locked dependencies (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header \
 		--extra all --group dev pyproject.toml -o requirements/dev.txt
-	for list in requirements/third-party-*.in; do \
+	for list in requirements/third-party-uwsgi*.in; do \
 		uv pip compile --universal --generate-hashes --no-annotate --no-header $$list -o $${list%.in}.txt; done
+	for list in requirements/third-party-app-*.in; do \
+		uv pip compile --universal --generate-hashes --no-annotate --no-header pyproject.toml $$list -o $${list%.in}.txt; done
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) .cache demo-data .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
