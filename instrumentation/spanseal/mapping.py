@@ -169,7 +169,7 @@ def _phrase(method: str, route: Words) -> Plan | None:
     if not thing or thing == owner:
         resource = owner or "record"
         return Plan(f"{resource}.{past}", resource, route.variable or variable, source="verb in the path")
-    if not variable or verb in THINGS_VERBS or verb in READING_VERBS:
+    if not (owner and variable) or verb in THINGS_VERBS or verb in READING_VERBS:
         return Plan(f"{thing}.{past}", thing, route.variable, *route.subject, source="verb in the path")
     past = past if past == "viewed" else f"{thing}_{past}"
     return Plan(f"{owner}.{past}", owner, variable, source="verb in the path")

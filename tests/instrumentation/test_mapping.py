@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spanseal.mapping import Meaning, is_credential, is_state_changing, map_request, plan_of, verb_of
+from spanseal.words import VERBS
 
 # What the collector asks of an action.
 ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -230,6 +231,13 @@ METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]) |
 ALL_ROUTES = [route for _, route, *_ in TABLE] + [
     line.partition(" ")[2].partition(" | ")[0] for line in NAMES
 ]
+PHRASES = st.lists(
+    st.sampled_from([*sorted(VERBS), "2fa", "users", "all", "as", "mark"]), min_size=1, max_size=3
+)
+PARTS = st.sampled_from(
+    [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
+) | PHRASES.map("-".join)
+ROUTES = [route for _, route, *_ in TABLE] + [line.partition(" ")[2].partition(" | ")[0] for line in NAMES]
 PARTS = st.sampled_from(
     [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
 )
