@@ -84,10 +84,10 @@ def _safely(step: Callable[[SpanRequest, Any], None], audited: SpanRequest, requ
 
 def _begun(audited: SpanRequest, request: Any) -> None:
     """Nothing of the application has run yet, unless its middleware stands before OpenTelemetry's."""
-    audited.framework = request
-    audited.come_from(request.META)
-    audited.look = _look
     try:
+        audited.framework = request
+        audited.come_from(request.META)
+        audited.look = _look
         if audited.method not in ("GET", "HEAD"):
             # Known only later otherwise, and a handler that dies would leave a record that does not say what it did.
             _see_route(audited, _resolve(request))

@@ -63,7 +63,7 @@ class Server:
             self.command[0], words, port=port, ready_path="/healthz", log=self.folder / "log.txt", cwd=ROOT
         )
         self.service.env = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'instrumentation'}",
             "DJANGO_SETTINGS_MODULE": DJANGO_SETTINGS,
             "SITE_DATABASE": str(self.folder / "site.sqlite"),
             "OTEL_TRACES_EXPORTER": "none",
@@ -133,7 +133,7 @@ def make_users(folder: Path) -> None:
         cwd=ROOT,
         env={
             "PATH": "",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'instrumentation'}",
             "DJANGO_SETTINGS_MODULE": DJANGO_SETTINGS,
             "SITE_DATABASE": str(folder / "site.sqlite"),
         },
