@@ -93,8 +93,8 @@ def _answer(step: Step) -> Answer:
             raise Denied("actor unknown", "Sign in first: nobody unknown sees or decides this.")
         try:
             made.append(step(request, actor, gate_of(request.runtime)))
-        except UnknownApproval:
-            flask.abort(404)
+        except UnknownApproval as error:
+            raise Denied("approval unknown", "There is no such approval.", status=404) from error
 
     denied = denying(run)
     response = flask.make_response(denied if denied is not None else made[0])

@@ -32,7 +32,7 @@ class Denial:
     @classmethod
     def of(cls, error: Denied) -> Denial:
         """Make it of what the gate says."""
-        return cls(403, error.reason, error.message, error.approval)
+        return cls(error.status, error.reason, error.message, error.approval)
 
     @classmethod
     def unavailable(cls) -> Denial:

@@ -158,18 +158,21 @@ def _demands(
     mark = marks.of(view, method)
     said = request.said if request is not None else Annotation()
     for status in _STATUSES if policy.actions or demand is not None else ():
-        meaning = runtime.rules.meaning(method, route, values, status)
-        if mark is not None:
-            meaning = mark.over(meaning, values)
+        ruled = runtime.rules.meaning(method, route, values, status)
+        marked = mark.over(ruled, values) if mark is not None else ruled
         resource = Resource(
-            said.resource_type or meaning.resource_type, said.resource_id or meaning.resource_id
+            said.resource_type or marked.resource_type, said.resource_id or marked.resource_id
         )
         if demand is not None and demand.action not in found:
             requirement = stated(default_requirement(demand.action, policy), **demand.stated)
             found[demand.action] = _Gated(demand.action, resource, requirement)
-        for action in filter(None, (said.action or meaning.action, mark.action if mark is not None else "")):
+        candidates = [(said.action or marked.action, resource)]
+        if not runtime.rules.resolved(method, route, status).sources["action"].startswith("default"):
+            # Whoever wrote the rule has not asked the view what it calls itself.
+            candidates.append((ruled.action, Resource(ruled.resource_type, ruled.resource_id)))
+        for action, whole in candidates:
             if action in policy.actions and action not in found:
-                found[action] = _Gated(action, resource, policy.actions[action])
+                found[action] = _Gated(action, whole, policy.actions[action])
     return list(found.values())
 
 

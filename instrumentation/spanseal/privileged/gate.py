@@ -35,10 +35,14 @@ class Denied(Exception):
         reason: A few fixed words, for the record.
         message: What to do about it, for the person.
         approval: The approval that it is about, if it is about one.
+        status: Of HTTP.
     """
 
-    def __init__(self, reason: str, message: str, approval: Approval | None = None) -> None:
+    def __init__(
+        self, reason: str, message: str, approval: Approval | None = None, *, status: int = 403
+    ) -> None:
         super().__init__(message)
+        self.status = status
         self.reason = reason
         self.message = message
         self.approval = approval
@@ -324,6 +328,8 @@ def _moment(value: object, actor: Actor) -> int | None:
     if isinstance(value, datetime):
         value = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
         return round(value.timestamp() * 1_000_000) * 1000
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return round(value * 1_000_000) * 1000 if isinstance(value, float) else value * SECOND
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value * SECOND
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value * 1_000_000) * 1000
     raise ValueError("it is no time")
