@@ -103,13 +103,13 @@ def test_the_old_conventions(audit: Audit, tracer: trace.Tracer) -> None:
 def test_what_may_be_a_secret_is_not_recorded(audit: Audit, tracer: trace.Tracer) -> None:
     reset = http(
         "POST",
-        "/reset/{token}",
-        "/reset/s3cr3t-1",
+        "/widgets/{token}",
+        "/widgets/s3cr3t-1",
         **{"url.query": "a=s3cr3t-2", "url.full": "http://x/?s3cr3t-3"},
     )
     with (
         suppress(ValueError),
-        tracer.start_as_current_span("POST /reset/s3cr3t-4", kind=SERVER, attributes=reset),
+        tracer.start_as_current_span("POST /widgets/s3cr3t-4", kind=SERVER, attributes=reset),
     ):
         raise ValueError("s3cr3t-5")
     with tracer.start_as_current_span(
@@ -117,7 +117,7 @@ def test_what_may_be_a_secret_is_not_recorded(audit: Audit, tracer: trace.Tracer
     ):
         pass
     assert b"s3cr3t" not in audit.bytes()
-    assert [record.action for record in audit.records()] == ["record.reset", "request.unmatched"]
+    assert [record.action for record in audit.records()] == ["widget.updated", "request.unmatched"]
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_decoded_paths_are_not_decoded_again() -> None:
             "note.listed",
             "",
         ),
-        ("POST", "/reset/{token}", "/reset/s3cr3t", "record.reset", ""),
-        ("GET", "/reset/{token}", "/reset/s3cr3t", "record.viewed", ""),
+        ("POST", "/widgets/{token}", "/widgets/s3cr3t", "widget.updated", ""),
+        ("GET", "/widgets/{token}", "/widgets/s3cr3t", "widget.viewed", ""),
     ],
 )
 def test_the_mapping_reads_them(method: str, route: str, path: str, action: str, identifier: str) -> None:

@@ -31,7 +31,7 @@ def unlooked(_request: HttpRequest, pk: str) -> HttpResponse:
     return HttpResponse(pk)
 
 
-def reset(_request: HttpRequest, token: str) -> HttpResponse:
+def widget(_request: HttpRequest, token: str) -> HttpResponse:
     return HttpResponse(token)
 
 
@@ -102,7 +102,7 @@ urlpatterns = [
     path("patients/<int:pk>/slow/", slow),
     path("login/", sign_in),
     path("logout/", sign_out),
-    path("reset/<str:token>/", reset),
+    path("widgets/<str:token>/", widget),
     path("boom/", boom),
     path("missing/", missing),
     path("stream/", stream),

@@ -54,8 +54,8 @@ def change_in_a_thread(pid: int, tasks: BackgroundTasks, _user: Annotated[str, D
     return spanseal.request_id()
 
 
-@app.get("/reset/{token}")
-async def reset(token: str) -> str:
+@app.get("/widgets/{token}")
+async def widget(token: str) -> str:
     return token
 
 
