@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from spanseal_collector import attributes
 from spanseal_collector.context import Context, read_context
 from spanseal_collector.errors import InadmissibleError
-from spanseal_collector.otlp import Group, parse_record, peek_stream
+from spanseal_collector.otlp import Group
 from spanseal_collector.uuid7 import uuid7
 from spanseal_ledger.errors import LedgerError
 from spanseal_ledger.metadata import Value, typed_text
@@ -110,7 +110,7 @@ class Rejected:
     """What could not be admitted."""
 
     raw: bytes
-    """A serialized ResourceLogs that holds this record alone."""
+    """A ResourceLogs in the encoding of its request that holds this record alone."""
     reason: str
     producer_id: str
     producer_seq: int
@@ -145,7 +145,7 @@ class Admitter:
         try:
             if isinstance(context, str):
                 raise InadmissibleError(context)
-            return self._admitted(context, raw)
+            return self._admitted(context, group, raw)
         except (InadmissibleError, LedgerError) as error:
             reason = str(error)
         except MemoryError:
@@ -154,12 +154,12 @@ class Admitter:
             # Refusing the request would bring the same record again and again, and hold up all behind it.
             _log.exception("a record could not be read; it is quarantined")
             reason = f"the collector failed on it ({type(error).__name__})"
-        return Rejected(group.alone(raw), reason, *peek_stream(raw))
+        return Rejected(group.alone(raw), reason, *group.peek_stream(raw))
 
-    def _admitted(self, context: Context, raw: bytes) -> Draft:
+    def _admitted(self, context: Context, group: Group, raw: bytes) -> Draft:
         if len(raw) > _MAX_RAW_BYTES:
             raise InadmissibleError(f"the record is {len(raw)} bytes long, more than {_MAX_RAW_BYTES}")
-        log = parse_record(raw)
+        log = group.read_record(raw)
         found = attributes.read_attributes(log.attributes, "attributes")
         columns = _take_columns(found)
         columns["service"] = context.service

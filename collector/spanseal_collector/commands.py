@@ -25,6 +25,10 @@ __all__ = ["collector", "end_anyway"]
 _STOP_SECONDS = 35.0
 
 
+def _port_or_off(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    return None if value == "off" else int(click.IntRange(0, 65535).convert(value, param, ctx))  # type: ignore[arg-type]  # it takes texts
+
+
 @click.command()
 @data_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
@@ -34,6 +38,14 @@ _STOP_SECONDS = 35.0
     show_default=True,
     type=click.IntRange(0, 65535),
     help="Port of OTLP/HTTP; 0 takes a free one.",
+)
+@click.option(
+    "--grpc-port",
+    default="4317",
+    show_default=True,
+    metavar="PORT|off",
+    callback=_port_or_off,
+    help="Port of OTLP/gRPC; 0 takes a free one, off serves none.",
 )
 @click.option("--log-name", help="Name of the log, such as audit.example.org/prod; for a new directory only.")
 @click.option("--collector-name", help="Name of this collector; for a new directory only.")
@@ -54,6 +66,7 @@ def collector(
     data: Path,
     host: str,
     port: int,
+    grpc_port: int | None,
     log_name: str | None,
     collector_name: str | None,
     checkpoint_log: Path | None,
@@ -65,8 +78,9 @@ def collector(
 
     The data directory is made where there is none.
 
-    Listens at 127.0.0.1:4318 for OTLP/HTTP (POST /v1/logs, protobuf, gzip or not) and answers 200 only when
-    records and signed checkpoint are on disk. Ends with SIGTERM or Ctrl-C: what was received is stored, and the
+    Listens at 127.0.0.1 for OTLP/HTTP (port 4318, POST /v1/logs, protobuf or JSON; gzip, zstd or neither) and
+    for OTLP/gRPC (port 4317, gzip or not), and acknowledges only when records and signed checkpoint are on disk.
+    Ends with SIGTERM or Ctrl-C: what was received is stored, and the
     chain is ended.
 
     Exit codes: 0 stopped and the chain ended, 1 stopped but the chain could not be ended, 2 could not start.
@@ -88,6 +102,7 @@ def collector(
         data=data,
         host=host,
         port=port,
+        grpc_port=grpc_port,
         log_name=log_name,
         collector_name=collector_name,
         checkpoint_log=checkpoint_log,
@@ -117,7 +132,8 @@ def end_anyway(seconds: float) -> None:
 
 def _tell(console: Console, data: Path, ready: Ready) -> None:
     rows = (
-        ("listening", f"{ready.url}/v1/logs (OTLP/HTTP, protobuf)"),
+        ("listening", f"{ready.url}/v1/logs (OTLP/HTTP, protobuf and JSON)"),
+        ("", f"{ready.grpc_address} (OTLP/gRPC)" if ready.grpc_address else "no OTLP/gRPC"),
         ("data", str(data.absolute())),
         ("log", ready.identity.log_name),
         ("chain", f"{ready.chain_id} (names {ready.predecessors} earlier)"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spanseal_collector import attributes
 from spanseal_collector.errors import InadmissibleError
-from spanseal_collector.otlp import Group, parse_resource, parse_scope
+from spanseal_collector.otlp import Group
 from spanseal_ledger.metadata import Value, typed_text
 
 __all__ = ["Context", "read_context"]
@@ -32,12 +32,12 @@ def read_context(group: Group) -> Context:
         LedgerError: a value has no text.
 
     """
-    resource = attributes.read_attributes(parse_resource(group.resource).attributes, "resource attributes")
+    resource = attributes.read_attributes(group.read_resource().attributes, "resource attributes")
     service = resource.pop("service.name", "")
     if not isinstance(service, str):
         raise InadmissibleError("resource attribute service.name must be a string")
     values: dict[str, Value] = {f"resource.{key}": value for key, value in resource.items()}
-    scope = parse_scope(group.scope)
+    scope = group.read_scope()
     of_scope: dict[str, Value] = {
         f"scope.{key}": value
         for key, value in attributes.read_attributes(scope.attributes, "scope attributes").items()

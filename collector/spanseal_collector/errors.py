@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BindError",
     "BusyError",
     "CollectorError",
     "DecodeError",
@@ -10,11 +11,16 @@ __all__ = [
     "StalledError",
     "TooLargeError",
     "UnavailableError",
+    "UnsupportedError",
 ]
 
 
 class CollectorError(Exception):
     """Base of all errors of this package."""
+
+
+class BindError(CollectorError):
+    """The address to listen at cannot be had."""
 
 
 class DecodeError(CollectorError):
@@ -23,6 +29,10 @@ class DecodeError(CollectorError):
 
 class TooLargeError(CollectorError):
     """A request is larger than the limit."""
+
+
+class UnsupportedError(CollectorError):
+    """The content type or the compression of a request is not one that is taken."""
 
 
 class InadmissibleError(CollectorError):

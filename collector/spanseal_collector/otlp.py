@@ -12,10 +12,9 @@ can stand for a record, and a record takes some thousand bytes here.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
@@ -28,8 +27,9 @@ from spanseal_collector.errors import DecodeError, InadmissibleError, TooLargeEr
 __all__ = [
     "MAX_RECORDS",
     "Group",
+    "ProtobufGroup",
     "decode_logs",
-    "gunzip",
+    "new_message",
     "parse_record",
     "parse_resource",
     "parse_scope",
@@ -39,7 +39,6 @@ __all__ = [
 MAX_RECORDS = 131_072
 """Records (and resources, and scopes) in one request."""
 
-_MAX_MEMBERS = 64
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "opentelemetry.proto"
 _FRAMES = frozenset({"ExportLogsServiceRequest", "ResourceLogs", "ScopeLogs", "LogRecord"})
@@ -85,9 +84,52 @@ _Scope = _message(_POOL, "common.v1.InstrumentationScope")
 _KeyValue = _message(_POOL, "common.v1.KeyValue")
 
 
+def new_message(kind: str) -> Any:
+    """Return an empty message whose strings are bytes.
+
+    Args:
+        kind: its name within OpenTelemetry's package, such as `logs.v1.LogRecord`.
+
+    """
+    return _message(_POOL, kind)()
+
+
+class Group(Protocol):
+    """The records of one scope of one resource, in whichever encoding; nobody has looked into them yet."""
+
+    @property
+    def records(self) -> tuple[bytes, ...]:
+        """The records, each as it was sent."""
+
+    def alone(self, raw: bytes) -> bytes:
+        """Return a ResourceLogs, in the request's encoding, that holds one of the records alone."""
+
+    def read_resource(self) -> Any:
+        """Return the Resource, with bytes in place of strings.
+
+        Raises:
+            InadmissibleError: it cannot be decoded.
+
+        """
+
+    def read_scope(self) -> Any:
+        """Return the InstrumentationScope, likewise."""
+
+    def read_record(self, raw: bytes) -> Any:
+        """Return one of the records as a LogRecord, likewise."""
+
+    def peek_stream(self, raw: bytes) -> tuple[str, int]:
+        """Read a record's stream and number, as far as they can be read, whatever else is in it.
+
+        Returns:
+            The stream, at most 1,024 characters; empty, and the number 0, where there is none to be read.
+
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class Group:
-    """The records of one scope of one resource. Everything is bytes that nobody has looked into."""
+class ProtobufGroup:
+    """Such a group in protobuf."""
 
     resource: bytes
     """A serialized Resource, or empty."""
@@ -107,8 +149,24 @@ class Group:
         ).SerializeToString()
         return alone
 
+    def read_resource(self) -> Any:
+        """Parse the resource."""
+        return parse_resource(self.resource)
 
-def decode_logs(body: bytes, *, max_records: int = MAX_RECORDS) -> list[Group]:
+    def read_scope(self) -> Any:
+        """Parse the scope."""
+        return parse_scope(self.scope)
+
+    def read_record(self, raw: bytes) -> Any:
+        """Parse a record."""
+        return parse_record(raw)
+
+    def peek_stream(self, raw: bytes) -> tuple[str, int]:
+        """Look for a record's stream and number."""
+        return peek_stream(raw)
+
+
+def decode_logs(body: bytes, *, max_records: int = MAX_RECORDS) -> list[ProtobufGroup]:
     """Parse the frame of an ExportLogsServiceRequest.
 
     Args:
@@ -129,7 +187,7 @@ def decode_logs(body: bytes, *, max_records: int = MAX_RECORDS) -> list[Group]:
         raise DecodeError(f"the body is not an OTLP ExportLogsServiceRequest: {error}") from error
 
 
-def _groups(body: bytes, room: int) -> Iterator[Group]:
+def _groups(body: bytes, room: int) -> Iterator[ProtobufGroup]:
     request = _RequestFrame.FromString(body)
     room = _less(room, len(request.resource_logs))
     for raw_resource_logs in request.resource_logs:
@@ -147,7 +205,7 @@ def _groups(body: bytes, room: int) -> Iterator[Group]:
                 _Resource.FromString(resource)
                 _Scope.FromString(scope)
             urls = (resource_logs.schema_url, scope_logs.schema_url)
-            yield Group(resource, scope, tuple(scope_logs.log_records), urls)
+            yield ProtobufGroup(resource, scope, tuple(scope_logs.log_records), urls)
 
 
 def _less(room: int, count: int) -> int:
@@ -220,37 +278,3 @@ def _parse(kind: Any, raw: bytes, what: str) -> Any:
         return kind.FromString(raw)
     except message.DecodeError:
         raise InadmissibleError(f"{what} cannot be decoded: it is malformed, or nested too deeply") from None
-
-
-def gunzip(body: bytes, limit: int) -> bytes:
-    """Decompress a gzip body, stopping at a limit, so that a small body cannot fill the memory.
-
-    Args:
-        body: one or more gzip members.
-        limit: bytes that the result may have.
-
-    Raises:
-        DecodeError: the body is not gzip, is cut short, or has more members than any client makes.
-        TooLargeError: the result would be larger than the limit.
-
-    """
-    parts: list[bytes] = []
-    room = limit
-    rest = body
-    while rest:
-        if len(parts) == _MAX_MEMBERS:
-            # Each member costs a copy of what follows it: many tiny ones would take hours.
-            raise DecodeError(f"the gzip body has more than {_MAX_MEMBERS} members")
-        inflate = zlib.decompressobj(wbits=31)
-        try:
-            data = inflate.decompress(rest, room + 1)
-        except zlib.error as error:
-            raise DecodeError(f"the body is not gzip: {error}") from error
-        if len(data) > room:
-            raise TooLargeError(f"the request is larger than {limit} bytes after decompression")
-        if not inflate.eof:
-            raise DecodeError("the gzip body is cut short")
-        parts.append(data)
-        room -= len(data)
-        rest = inflate.unused_data
-    return b"".join(parts)

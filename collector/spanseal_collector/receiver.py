@@ -1,23 +1,16 @@
-"""The OTLP/HTTP receiver: `/v1/logs`, protobuf, gzip; answers as the OTLP specification says.
+"""The OTLP/HTTP receiver: `/v1/logs`, protobuf and JSON, gzip and zstd; answers as the OTLP specification says.
 
-200 is answered only when every record of the request is durable. 400 is for bytes that are not OTLP, and for
-nothing else, since clients drop a batch for good on it; whatever is temporary is 503 with Retry-After and
-RetryInfo, or 429 where more is sent than fits; 500 is never answered.
+200 is answered only when every record of the request is durable; what else is answered, `refusals` says. An
+answer is encoded as its request is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
 
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,67 +18,52 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from spanseal_collector.admission import Admitter, Draft, Rejected
-from spanseal_collector.errors import BusyError, CollectorError, DecodeError, TooLargeError, UnavailableError
-from spanseal_collector.otlp import decode_logs, gunzip
-from spanseal_collector.pipeline import Pipeline
+from spanseal_collector.compression import ENCODINGS
+from spanseal_collector.errors import DecodeError, TooLargeError, UnavailableError, UnsupportedError
+from spanseal_collector.intake import MAX_REQUEST_BYTES, Decoder, Intake, Taken
+from spanseal_collector.otlp import decode_logs
+from spanseal_collector.otlp_json import decode_json_logs
+from spanseal_collector.refusals import Refusal, refusal
 
-__all__ = ["MAX_BUFFERED_BYTES", "MAX_REQUEST_BYTES", "make_receiver"]
-
-_log = logging.getLogger(__name__)
-
-MAX_REQUEST_BYTES = 20 << 20
-"""Limit of a request after decompression, and of its body as sent."""
-
-MAX_BUFFERED_BYTES = 256 << 20
-"""Limit of the bodies of all requests that are being received or stored."""
+__all__ = ["make_receiver"]
 
 _PROTOBUF = "application/x-protobuf"
+_JSON = "application/json"
+_DECODERS: dict[str, Decoder] = {_PROTOBUF: decode_logs, _JSON: decode_json_logs}
 _BODY_SECONDS = 30.0
-_DECODERS = 2
-"""Threads: more would not decode faster, and each may need some hundred megabytes for a hostile request."""
-_T = TypeVar("_T")
-
-# Codes of google.rpc.Code.
-_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE, _NOT_FOUND = 3, 8, 12, 14, 5
 
 
-class _UnsupportedError(CollectorError):
-    """The content type or encoding is not one this receiver takes."""
-
-
-def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
+def make_receiver(intake: Intake) -> Starlette:
     """Make the ASGI application of the receiver.
 
     Args:
-        admitter: turns decoded requests into drafts.
-        pipeline: stores them.
+        intake: takes the requests.
 
     """
-    room = _Room(MAX_BUFFERED_BYTES)
-    decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="spanseal-decode")
-
-    async def decode(work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(decoders, work, *arguments)
 
     async def logs(request: Request) -> Response:
+        content_type = _content_type(request)
         try:
-            with room.taken() as taken:
-                body, packed = await _body(request, taken)
-                if packed:
-                    body = await decode(gunzip, body, MAX_REQUEST_BYTES)
-                    taken.take(len(body))
-                items, size = await decode(_admit, admitter, body, pipeline.limits.request_bytes)
-                if items:
-                    await _stored(pipeline, items, size)
+            with intake.taken() as taken:
+                decode = _decoder(content_type)
+                unpack = _unpacker(request)
+                body = await _body(request, taken)
+                await intake.store(body, taken, unpack=unpack, decode=decode)
         except asyncio.CancelledError:
             # The server gives up waiting for this request because the process is to end.
-            return _refusal(UnavailableError("the collector is stopping", 5))
-        except Exception as error:  # noqa: BLE001 - a bug here must not make clients drop what they hold
-            return _refusal(error)
+            return _refused(refusal(UnavailableError("the collector is stopping", 5)), content_type)
+        except ClientDisconnect:
+            return _refused(
+                refusal(DecodeError("the client left before its request was whole")), content_type
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
+            return _refused(refusal(error), content_type)
+        if content_type == _JSON:
+            return Response("{}", media_type=_JSON)
         return Response(ExportLogsServiceResponse().SerializeToString(), media_type=_PROTOBUF)
 
     async def health(_: Request) -> Response:
+        pipeline = intake.pipeline
         statistics = pipeline.statistics
         return JSONResponse(
             {
@@ -98,13 +76,12 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
             }
         )
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        code = error.status_code if isinstance(error, HTTPException) else 404
-        return _status(
-            code,
-            _NOT_FOUND,
-            "this collector takes audit records with POST /v1/logs; other signals go elsewhere",
-        )
+    async def refuse(request: Request, error: Exception) -> Response:
+        text = "this collector takes audit records with POST /v1/logs; other signals go elsewhere"
+        known = error if isinstance(error, HTTPException) else HTTPException(404)
+        answer = _refused(Refusal(known.status_code, code_pb2.NOT_FOUND, text), _content_type(request))
+        answer.headers.update(known.headers or {})  # Allow
+        return answer
 
     return Starlette(
         routes=[
@@ -115,44 +92,28 @@ def make_receiver(admitter: Admitter, pipeline: Pipeline) -> Starlette:
     )
 
 
-class _Room:
-    """Memory for the bodies of requests. Used by the event loop's thread alone."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[_Taken]:
-        """Take none at first; give back all that was taken."""
-        taken = _Taken(self)
-        try:
-            yield taken
-        finally:
-            self.left += taken.size
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What one request takes of the room."""
-
-    room: _Room
-    size: int = 0
-
-    def take(self, size: int) -> None:
-        if size > self.room.left:
-            raise BusyError("more is being received than fits; send it again later", 1)
-        self.room.left -= size
-        self.size += size
+def _decoder(content_type: str) -> Decoder:
+    if content_type not in _DECODERS:
+        raise UnsupportedError(
+            f"the content type {content_type[:100]!r} is not taken; send {' or '.join(_DECODERS)}"
+        )
+    return _DECODERS[content_type]
 
 
-async def _body(request: Request, taken: _Taken) -> tuple[bytes, bool]:
-    """Read a body; returns it, and whether it is compressed."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != _PROTOBUF:
-        raise _UnsupportedError(f"the content type {content_type[:100]!r} is not taken; send {_PROTOBUF}")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip"):
-        raise _UnsupportedError(f"the content encoding {encoding[:100]!r} is not taken; send gzip or none")
+def _unpacker(request: Request) -> Callable[[bytes, int], bytes] | None:
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower()
+    if encoding not in ENCODINGS:
+        raise UnsupportedError(
+            f"the content encoding {encoding[:100]!r} is not taken; send gzip, zstd or none"
+        )
+    return ENCODINGS[encoding]
+
+
+async def _body(request: Request, taken: Taken) -> bytes:
     too_large = TooLargeError(f"the request is larger than {MAX_REQUEST_BYTES} bytes; send less at a time")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_REQUEST_BYTES:
@@ -167,60 +128,26 @@ async def _body(request: Request, taken: _Taken) -> tuple[bytes, bool]:
                 parts.append(part)
     except TimeoutError:
         raise UnavailableError(f"the request's body did not arrive within {_BODY_SECONDS:.0f} s", 1) from None
-    return b"".join(parts), encoding == "gzip"
+    return b"".join(parts)
 
 
-def _admit(admitter: Admitter, body: bytes, limit: int) -> tuple[list[Draft | Rejected], int]:
-    items = []
-    size = 0
-    for item in admitter.admit(decode_logs(body)):
-        size += item.size
-        if size > limit:
-            # A large resource is repeated in each of its records.
-            raise TooLargeError("the request's records take too much memory; send fewer at a time")
-        items.append(item)
-    return items, size
-
-
-async def _stored(pipeline: Pipeline, items: list[Draft | Rejected], size: int) -> None:
-    future = asyncio.wrap_future(pipeline.submit(items, size))
-    try:
-        async with asyncio.timeout(pipeline.limits.answer_seconds):
-            await future
-    except TimeoutError:
-        raise UnavailableError("the records could not be stored in time; send them again", 2) from None
-
-
-def _refusal(error: Exception) -> Response:
-    http, code, text = 503, _UNAVAILABLE, str(error)
-    retry_after = error.retry_after if isinstance(error, UnavailableError) else None
-    match error:
-        case DecodeError():
-            http, code = 400, _INVALID_ARGUMENT
-        case TooLargeError():
-            http, code = 413, _RESOURCE_EXHAUSTED
-        case _UnsupportedError():
-            http, code = 415, _UNIMPLEMENTED
-        case BusyError():
-            http, code = 429, _RESOURCE_EXHAUSTED
-        case UnavailableError():
-            pass
-        case ClientDisconnect():
-            http, code, text = 400, _INVALID_ARGUMENT, "the client left before its request was whole"
-        case _:
-            _log.error("a request failed", exc_info=error)
-            text, retry_after = "the collector failed; see its log", 5
-    return _status(http, code, text, retry_after)
-
-
-def _status(http: int, code: int, text: str, retry_after: float | None = None) -> Response:
-    status = status_pb2.Status(code=code, message=text)
+def _refused(refused: Refusal, content_type: str) -> Response:
     headers = {}
-    if retry_after is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(retry_after * 1000))
-        detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-        status.details.append(detail)
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
-    return Response(status.SerializeToString(), http, headers, media_type=_PROTOBUF)
+    if refused.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
+    if content_type == _JSON:
+        return JSONResponse(_status_json(refused), refused.http, headers)
+    return Response(refused.status().SerializeToString(), refused.http, headers, media_type=_PROTOBUF)
+
+
+def _status_json(refused: Refusal) -> dict[str, object]:
+    """Return google.rpc.Status in protobuf's JSON form; a duration is decimal seconds with an s."""
+    status: dict[str, object] = {"code": refused.code, "message": refused.text}
+    if refused.retry_after is not None:
+        status["details"] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": f"{refused.retry_after:g}s",
+            }
+        ]
+    return status

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from spanseal_collector.admission import Admitter, Draft
 from spanseal_collector.deduplication import Deduplicator
-from spanseal_collector.errors import CollectorError
-from spanseal_collector.http_server import Server, make_server
+from spanseal_collector.errors import BindError
+from spanseal_collector.grpc_receiver import GrpcReceiver
+from spanseal_collector.http_server import make_server
+from spanseal_collector.intake import Intake
 from spanseal_collector.lineage import History, predecessors_json, read_history
 from spanseal_collector.pipeline import Limits, NewChain, Pipeline
 from spanseal_collector.quarantine import LeftRow, own_record
@@ -39,17 +41,13 @@ from spanseal_storage.rows import RecordTable
 from spanseal_storage.sql_endpoint import make_app
 from spanseal_storage.writer import Writer
 
-__all__ = ["BindError", "CollectorConfig", "Ready", "serve"]
+__all__ = ["CollectorConfig", "Ready", "serve"]
 
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10
 _STOP_SECONDS = 15.0
 _KEY_BYTES = 32
-
-
-class BindError(CollectorError):
-    """The address to listen at cannot be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +57,9 @@ class CollectorConfig:
     data: Path
     host: str = "127.0.0.1"
     port: int = 4318
+    """Of OTLP/HTTP; 0 takes a free one."""
+    grpc_port: int | None = 4317
+    """Of OTLP/gRPC, likewise; None where it is not served."""
     log_name: str | None = None
     collector_name: str | None = None
     checkpoint_log: Path | None = None
@@ -78,6 +79,7 @@ class Ready:
     vkey: str
     chain_id: str
     url: str
+    grpc_address: str | None
     checkpoint_log: Path
     predecessors: int
 
@@ -106,6 +108,9 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory.hold("spanseal collector"))
         listener = stack.enter_context(_listen(config.host, config.port))
+        if config.grpc_port is not None:
+            # gRPC takes no socket that is bound already. Who cannot have the port is told before a chain begins.
+            _listen(config.host, config.grpc_port, "--grpc-port").close()
         stack.enter_context(_private_temporaries(directory))
         _migrate(directory)
         key = load_signing_key(directory)
@@ -124,25 +129,30 @@ def serve(
             limits=config.limits,
         )
         pipeline.start()
-        ready = Ready(
-            identity,
-            str(key.vkey),
-            pipeline.chain_id,
-            f"http://{_shown_host(config.host)}:{listener.getsockname()[1]}",
-            log_path,
-            len(history.predecessors),
-        )
-        receiver = make_server(make_receiver(admitter, pipeline), drain_seconds=_DRAIN_SECONDS)
-        try:
-            asyncio.run(
-                _run(directory, engine, pipeline, receiver, listener, lambda: on_ready(ready), on_stop)
+        host = _shown_host(config.host)
+
+        def listening(grpc_port: int | None) -> None:
+            on_ready(
+                Ready(
+                    identity,
+                    str(key.vkey),
+                    pipeline.chain_id,
+                    f"http://{host}:{listener.getsockname()[1]}",
+                    None if grpc_port is None else f"{host}:{grpc_port}",
+                    log_path,
+                    len(history.predecessors),
+                )
             )
+
+        intake = Intake(admitter, pipeline)
+        try:
+            asyncio.run(_run(directory, engine, intake, listener, config.grpc_port, listening, on_stop))
         finally:
             ended = pipeline.stop(_STOP_SECONDS)
     return ended
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str = "--port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -152,7 +162,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise BindError(
-            f"cannot listen at {host}:{port}: {error}; give another --port, or stop what holds it"
+            f"cannot listen at {host}:{port}: {error}; give another {option}, or stop what holds it"
         ) from error
     return listener
 
@@ -263,12 +273,13 @@ def _private_temporaries(directory: DataDirectory) -> Iterator[None]:
 async def _run(
     directory: DataDirectory,
     engine: Engine,
-    pipeline: Pipeline,
-    receiver: Server,
+    intake: Intake,
     listener: socket.socket,
-    on_ready: Callable[[], None],
+    grpc_port: int | None,
+    on_ready: Callable[[int | None], None],
     on_stop: Callable[[], None],
 ) -> None:
+    pipeline = intake.pipeline
     token = secrets.token_urlsafe(32)
 
     def authorize(given: str | None) -> bool:
@@ -276,6 +287,7 @@ async def _run(
 
     query_app = make_app(engine, authorize=authorize)
     reader = make_server(query_app, drain_seconds=_DRAIN_SECONDS)
+    receiver = make_server(make_receiver(intake), drain_seconds=_DRAIN_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -287,13 +299,14 @@ async def _run(
 
     pipeline.ended.add_done_callback(commits_no_more)
     with _listen("127.0.0.1", 0) as queries:
+        grpc_receiver, bound = await _grpc(intake, listener.getsockname()[0], grpc_port)
         tasks = [
             asyncio.create_task(receiver.serve(sockets=[listener])),
             asyncio.create_task(reader.serve(sockets=[queries])),
         ]
         try:
             directory.publish_runtime(Runtime(os.getpid(), "127.0.0.1", queries.getsockname()[1], token))
-            on_ready()
+            on_ready(bound)
             waiting = asyncio.create_task(stop.wait())
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -303,8 +316,17 @@ async def _run(
             directory.withdraw_runtime()
             receiver.should_exit = reader.should_exit = True
             receiving, reading = tasks
+            if grpc_receiver is not None:
+                await grpc_receiver.stop(_DRAIN_SECONDS)
             await receiving
             # The chain is ended before anybody waits for questions that are still being answered.
             await asyncio.to_thread(pipeline.stop, _STOP_SECONDS)
             await asyncio.to_thread(query_app.state.close)
             await reading
+
+
+async def _grpc(intake: Intake, host: str, port: int | None) -> tuple[GrpcReceiver | None, int | None]:
+    if port is None:
+        return None, None
+    receiver = GrpcReceiver(intake)
+    return receiver, await receiver.start(host, port)

@@ -169,8 +169,10 @@ class Collector(Service):
         self, data: Path, log: Path, *, port: int | None = None, options: tuple[str, ...] = ()
     ) -> None:
         self.data = data
+        self.grpc_port = free_port()
         chosen = port or free_port()
-        command = [str(_BIN / "spanseal"), "collector", "--data", str(data), "--port", str(chosen), *options]
+        command = [str(_BIN / "spanseal"), "collector", "--data", str(data), "--port", str(chosen)]
+        command += ["--grpc-port", str(self.grpc_port), *options]
         super().__init__("collector", command, port=chosen, ready_path="/health", log=log)
 
 

@@ -40,6 +40,9 @@ ROOMS = {
         "starlette",
         "uvicorn",
         "google",
+        "grpc",
+        "backports",
+        "compression",
         "opentelemetry",
     },
 }

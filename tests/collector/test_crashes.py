@@ -202,7 +202,7 @@ def test_a_full_disk_is_an_outage_that_ends_with_nothing_lost(small_disk: Path, 
         acknowledged += more
         assert answer.status_code == 503
         assert collector.stop() == 1
-        started = run_spanseal("collector", "--data", str(data), "--port", "0")
+        started = run_spanseal("collector", "--data", str(data), "--port", "0", "--grpc-port", "0")
         assert started.returncode == 2, started.stderr
         assert "Traceback" not in started.stderr
         disk.free()

@@ -6,8 +6,9 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
+from spanseal_collector.compression import gunzip
 from spanseal_collector.errors import DecodeError, InadmissibleError, TooLargeError
-from spanseal_collector.otlp import decode_logs, gunzip, parse_record, parse_resource, peek_stream
+from spanseal_collector.otlp import decode_logs, parse_record, parse_resource, peek_stream
 from tests.collector.wire import field, nested, record, request
 
 

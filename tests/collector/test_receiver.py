@@ -16,8 +16,10 @@ from google.rpc import error_details_pb2, status_pb2
 from spanseal_collector.admission import Admitter
 from spanseal_collector.errors import UnavailableError
 from spanseal_collector.http_server import Server, make_server
+from spanseal_collector.intake import Intake
 from spanseal_collector.pipeline import Limits, Pipeline
-from spanseal_collector.receiver import _refusal, make_receiver
+from spanseal_collector.receiver import _refused, make_receiver
+from spanseal_collector.refusals import refusal
 from tests.collector.conftest import Log
 from tests.collector.faults import GatedWriter, until
 from tests.collector.http import head, post, status
@@ -27,7 +29,7 @@ from tests.collector.wire import record, request
 @contextlib.contextmanager
 def served(pipeline: Pipeline, *, head_seconds: float = 20.0) -> Iterator[tuple[Server, int]]:
     """Serve in a thread; gives the server and its port."""
-    app = make_receiver(Admitter(bytes(32)), pipeline)
+    app = make_receiver(Intake(Admitter(bytes(32)), pipeline))
     server = make_server(app, drain_seconds=1, head_seconds=head_seconds)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -65,7 +67,7 @@ def test_slow_clients_are_let_go(log: Log, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_bodies_take_no_more_memory_than_there_is_room(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spanseal_collector.receiver.MAX_BUFFERED_BYTES", 10_000)
+    monkeypatch.setattr("spanseal_collector.intake.MAX_BUFFERED_BYTES", 10_000)
     pipeline = log.pipeline()
     pipeline.start()
     large = request(record(text="x" * 8_000)).SerializeToString()
@@ -124,7 +126,7 @@ def test_a_pipeline_that_is_gone_is_503(log: Log) -> None:
 
 
 def test_unavailable_carries_retry_info() -> None:
-    answer = _refusal(UnavailableError("later", 1.5))
+    answer = _refused(refusal(UnavailableError("later", 1.5)), "application/x-protobuf")
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "2"
     found = status_pb2.Status.FromString(bytes(answer.body))
@@ -134,6 +136,6 @@ def test_unavailable_carries_retry_info() -> None:
 
 
 def test_a_bug_is_503_and_tells_nothing() -> None:
-    answer = _refusal(RuntimeError("secret"))
+    answer = _refused(refusal(RuntimeError("secret")), "application/x-protobuf")
     assert answer.status_code == 503
     assert b"secret" not in bytes(answer.body)

@@ -95,14 +95,17 @@ def test_the_sdks_own_exporter_is_understood(collector: Collector) -> None:
 def test_who_cannot_have_the_directory_or_the_port_is_told_and_changes_nothing(
     collector: Collector, tmp_path: Path
 ) -> None:
-    done = run_spanseal("collector", "--data", str(collector.data), "--port", "0")
+    done = run_spanseal("collector", "--data", str(collector.data), "--port", "0", "--grpc-port", "0")
     assert done.returncode == 2
     assert f"pid {collector.pid}" in done.stderr
     assert "Traceback" not in done.stderr
-    done = run_spanseal("collector", "--data", str(tmp_path / "other"), "--port", str(collector.port))
-    assert done.returncode == 2
-    assert str(collector.port) in done.stderr
-    assert "Traceback" not in done.stderr
+    for option, port in (("--port", collector.port), ("--grpc-port", collector.grpc_port)):
+        ports = ("--port", "0", "--grpc-port", "0", option, str(port))
+        done = run_spanseal("collector", "--data", str(tmp_path / "other"), *ports)
+        assert done.returncode == 2
+        assert f":{port}: " in done.stderr
+        assert f"another {option}," in done.stderr
+        assert "Traceback" not in done.stderr
     assert post(collector.url, request(record()).SerializeToString()).status_code == 200
     assert verdict(collector.data)["chains"] == 1
 
@@ -113,7 +116,7 @@ def test_a_damaged_pseudonym_key_is_told_and_never_replaced(tmp_path: Path) -> N
     key = data / "keys" / "pseudonym.key"
     for text in ("nonsense", "00" * 31):
         key.write_text(text)
-        done = run_spanseal("collector", "--data", str(data), "--port", "0")
+        done = run_spanseal("collector", "--data", str(data), "--port", "0", "--grpc-port", "0")
         assert done.returncode == 2
         assert "pseudonym.key" in done.stderr
         assert "Traceback" not in done.stderr
@@ -157,7 +160,7 @@ def test_a_collector_that_cannot_commit_any_more_ends(
 
     monkeypatch.setattr("spanseal_collector.pipeline.Pipeline._loop", broken)
     told: list[str] = []
-    config = CollectorConfig(data=tmp_path / "data", port=0)
+    config = CollectorConfig(data=tmp_path / "data", port=0, grpc_port=0)
     assert not serve(config, lambda ready: told.append(ready.url), lambda: told.append("stop"))
     assert len(told) == 2
     assert told[1] == "stop"
