@@ -16,7 +16,6 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from .actor import ANONYMOUS, Actor
@@ -38,7 +37,7 @@ Resolver = Callable[[], object]
 _throttle = Throttle()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Evidence:
     """What of a request the sources look at."""
 
@@ -60,10 +59,12 @@ class Source:
     """One place where the actor is looked for."""
 
     name: str
-    find: Callable[[Evidence], Any]
-    """Returns what is kept there, or None."""
     make: Callable[[Any, Evidence], Actor | None]
-    """Makes an actor of it; returns None where it is nobody."""
+    """Makes an actor of what is kept there; returns None where it is nobody."""
+    attribute: str = ""
+    """Of `flask.g`, where it is kept; empty where it is kept elsewhere."""
+    find: Callable[[Evidence], Any] = lambda _evidence: None
+    """Returns what is kept elsewhere, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +100,34 @@ def resolve(
     """
     if resolver is not None and (actor := ask(resolver, early=early)) is not None:
         return Found(actor, "resolver")
+    # Only what was put there: a property of an application's own class for `flask.g` may load something.
+    kept = _held(evidence.g)
     for source in order:
-        subject = _attempt(source.name, partial(source.find, evidence))
-        if subject is None or is_proxy(subject):
-            continue
-        if before is not None and before.subject is subject and is_expired(subject):
-            return before
-        if (actor := _attempt(source.name, partial(source.make, subject, evidence))) is not None:
-            return Found(actor, source.name, subject)
-    if _attempt("flask_login", lambda: _is_refused(evidence) or None):
-        return Found(ANONYMOUS, "flask_login")
-    return None
+        try:
+            subject = kept.get(source.attribute) if source.attribute else source.find(evidence)
+            if subject is None or is_proxy(subject):
+                continue
+            if before is not None and before.subject is subject and is_expired(subject):
+                return before
+            if (actor := source.make(subject, evidence)) is not None:
+                return Found(actor, source.name, subject)
+        except Exception as error:  # noqa: BLE001 - of an application's user object
+            _say(source.name, error)
+    try:
+        return Found(ANONYMOUS, "flask_login") if "_login_user" in kept and _is_refused(evidence) else None
+    except Exception as error:  # noqa: BLE001 - as above
+        _say("flask_login", error)
+        return None
 
 
 def ask(resolver: Resolver, *, early: bool = False) -> Actor | None:
     """Ask the configured resolver; None where it does not know, or fails. Arguments as of `resolve`."""
-    actor: Actor | None = _attempt("resolver", lambda: from_value(_whole(resolver())), silent=early)
-    return actor
+    try:
+        return from_value(_whole(resolver()))
+    except Exception as error:  # noqa: BLE001 - of the application's own
+        if not early:
+            _say("resolver", error)
+        return None
 
 
 def sources(given: str) -> tuple[Source, ...]:
@@ -129,7 +141,7 @@ def sources(given: str) -> tuple[Source, ...]:
         if any(name == other.name for other in found):
             raise ValueError(f"{name} stands there twice")
         if name.startswith("g.") and name[2:].isidentifier():
-            found.append(Source(name, partial(_of_g, name[2:]), _make_of_g))
+            found.append(Source(name, _make_of_g, name[2:]))
         elif name in _KNOWN:
             found.append(_KNOWN[name])
         else:
@@ -166,15 +178,11 @@ def load_resolver(name: str) -> Resolver:
     return resolver  # type: ignore[no-any-return]  # getattr gives Any
 
 
-def _attempt(name: str, step: Callable[[], Any], *, silent: bool = False) -> Any:
-    try:
-        return step()
-    except Exception as error:
-        # An application's user object can raise anything; the next source may still know.
-        if not silent and _throttle.due(f"{name} {type(error).__name__}"):
-            what = "the actor resolver" if name == "resolver" else f"the source {name} of actors"
-            logger.warning("%s failed; going on with the next one", what, exc_info=True)
-        return None
+def _say(name: str, error: Exception) -> None:
+    # The next source may still know.
+    if _throttle.due(f"{name} {type(error).__name__}"):
+        what = "the actor resolver" if name == "resolver" else f"the source {name} of actors"
+        logger.warning("%s failed; going on with the next one", what, exc_info=error)
 
 
 def _whole(value: object) -> object:
@@ -185,8 +193,12 @@ def _whole(value: object) -> object:
 # --- the sources: what each extension keeps, in which form --------------------------------------------------
 
 
-def _of_g(name: str, evidence: Evidence) -> Any:
-    return getattr(evidence.g, name, None)
+def _held(g: object) -> dict[str, Any]:
+    try:
+        held = object.__getattribute__(g, "__dict__")
+    except AttributeError:
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def _make_of_g(value: Any, _evidence: Evidence) -> Actor | None:
@@ -207,7 +219,7 @@ def _make_of_login(user: Any, evidence: Evidence) -> Actor | None:
 
 def _is_refused(evidence: Evidence) -> bool:
     """Say whether Flask-Login has not accepted the user of a session: one who is no more, or locked out."""
-    user = getattr(evidence.g, "_login_user", None)
+    user = _held(evidence.g).get("_login_user")
     if user is None or not isinstance(evidence.session, Mapping) or is_expired(user):
         return False
     return not getattr(user, "is_authenticated", None) and bool(_peek(evidence.session, "_user_id"))
@@ -231,7 +243,7 @@ def _make_of_jwt(claims: Any, evidence: Evidence) -> Actor | None:
     if not isinstance(claims, Mapping) or not claims:
         return None
     actor = from_claims(claims, evidence.config.get("JWT_IDENTITY_CLAIM", SUBJECT))
-    kept = getattr(evidence.g, "_jwt_extended_jwt_user", None)
+    kept = _held(evidence.g).get("_jwt_extended_jwt_user")
     user = from_value(kept.get("loaded_user")) if isinstance(kept, Mapping) else None
     if user is None or (actor is not None and actor.on_behalf_of):
         return actor
@@ -260,8 +272,7 @@ def _make_of_authlib(token: Any, _evidence: Evidence) -> Actor | None:
     return Actor(fit(client), type="service") if client else None
 
 
-def _make_of_environ(environ: Any, _evidence: Evidence) -> Actor | None:
-    name = environ.get("REMOTE_USER")
+def _make_of_server(name: Any, _evidence: Evidence) -> Actor | None:
     if not isinstance(name, str) or not name:
         return None
     # PEP 3333 gives it as Latin-1, whatever the server has read.
@@ -269,23 +280,19 @@ def _make_of_environ(environ: Any, _evidence: Evidence) -> Actor | None:
     return Actor(fit(whole))
 
 
-def _make_of_header(environ: Any, evidence: Evidence) -> Actor | None:
-    return evidence.header.actor(environ, evidence.peer) if evidence.header is not None else None
-
-
-def _environ(evidence: Evidence) -> Any:
-    return evidence.environ
+def _make_of_header(header: ProxyHeader, evidence: Evidence) -> Actor | None:
+    return header.actor(evidence.environ, evidence.peer)
 
 
 _KNOWN = {
     source.name: source
     for source in (
-        Source("flask_login", partial(_of_g, "_login_user"), _make_of_login),
-        Source("flask_jwt_extended", partial(_of_g, "_jwt_extended_jwt"), _make_of_jwt),
-        Source("authlib", partial(_of_g, "authlib_server_oauth2_token"), _make_of_authlib),
-        Source("http_auth", partial(_of_g, "flask_httpauth_user"), _make_of_g),
-        Source("session", lambda evidence: evidence.session, _make_of_session),
-        Source("remote_user", _environ, _make_of_environ),
-        Source("header", _environ, _make_of_header),
+        Source("flask_login", _make_of_login, "_login_user"),
+        Source("flask_jwt_extended", _make_of_jwt, "_jwt_extended_jwt"),
+        Source("authlib", _make_of_authlib, "authlib_server_oauth2_token"),
+        Source("http_auth", _make_of_g, "flask_httpauth_user"),
+        Source("session", _make_of_session, find=lambda evidence: evidence.session),
+        Source("remote_user", _make_of_server, find=lambda evidence: evidence.environ.get("REMOTE_USER")),
+        Source("header", _make_of_header, find=lambda evidence: evidence.header),
     )
 }
