@@ -293,9 +293,10 @@ class _RuleReader:
     def _reference(self, key: str, routes: tuple[RoutePattern, ...]) -> Reference | None:
         if key not in self.keys:
             return None
-        parts = self.document.mapping(self.keys[key], f"the {key}", ("type", "id"))
+        required = ("type", "id") if key == "subject" else ()
+        parts = self.document.mapping(self.keys[key], f"the {key}", ("type", "id"), required)
         if not parts:
-            if not self.keys[key].value:
+            if not self.keys[key].value and not required:
                 self.document.wrong(self.keys[key], f"the {key} says nothing: write {{type: …, id: …}}")
             return None
         kind = (self.document.text(parts["type"], f"the {key}'s type") or "") if "type" in parts else ""
@@ -303,8 +304,6 @@ class _RuleReader:
             self.document.wrong(parts["type"], f"the {key}'s type is longer than {_MAX_TEXT} characters")
         if "id" not in parts:
             return Reference(kind)
-        if not kind and key == "subject":
-            self.document.wrong(self.keys[key], "a subject with an id needs its type: write {type: …, id: …}")
         return self._id(parts["id"], key, kind, routes)
 
     def _id(self, node: Node, key: str, kind: str, routes: tuple[RoutePattern, ...]) -> Reference:

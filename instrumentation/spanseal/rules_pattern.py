@@ -75,7 +75,7 @@ class RoutePattern:
     @property
     def fixed(self) -> bool:
         """Whether it is one route's template, without `*`."""
-        return not self.open_end and "*" not in self.segments
+        return self.text != UNMATCHED and not self.open_end and "*" not in self.segments
 
     def matches(self, route: str | None) -> bool:
         """Say whether a route's template is one of these; None is a request without a route."""

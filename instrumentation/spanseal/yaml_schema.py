@@ -238,7 +238,7 @@ class Document:
 
 
 def _instead(word: str, known: Collection[str]) -> str:
-    meant = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    meant = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
     return f"did you mean `{meant[0]}`?" if meant else f"use {', '.join(f'`{one}`' for one in known)}"
 
 
