@@ -11,7 +11,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -26,8 +27,17 @@ _STATE = "_sa_instance_state"
 
 def is_proxy(value: object) -> bool:
     """Say whether a value is a proxy that may load what it stands for. `isinstance` would ask that."""
+    return _kind(type(value)) == "proxy"
+
+
+def _new_kind(of: type) -> str:
     local = sys.modules.get("werkzeug.local")  # not every application has it
-    return local is not None and issubclass(type(value), local.LocalProxy)
+    if local is not None and issubclass(of, local.LocalProxy):
+        return "proxy"
+    return "mapping" if issubclass(of, Mapping) else "object"
+
+
+_kind: Callable[[type], str] = lru_cache(maxsize=512)(_new_kind)
 
 
 def loaded(source: object) -> dict[str, Any] | None:
@@ -55,9 +65,10 @@ def identity(source: object) -> str:
 
 def read(source: object, name: str) -> Any:
     """Return an attribute of an object or a value of a mapping; None where there is none, or not without loading."""
-    if isinstance(source, dict | Mapping):  # a session is a dict, for which this is much faster
-        return source.get(name)
-    if is_proxy(source):
+    kind = _kind(type(source))
+    if kind == "mapping":
+        return source.get(name)  # type: ignore[attr-defined]  # as its class has it
+    if kind == "proxy":
         return None
     held = loaded(source)
     if held is None:
@@ -67,9 +78,9 @@ def read(source: object, name: str) -> Any:
         before = getattr(held[_STATE], "committed_state", {}).get(name, held[name])
         unknown = isinstance(before, enum.Enum) and type(before).__module__.startswith("sqlalchemy.")
         return held[name] if unknown else before
-    for kind in type(source).__mro__:
-        if name in vars(kind):
-            found = vars(kind)[name]
+    for base in type(source).__mro__:
+        if name in vars(base):
+            found = vars(base)[name]
             # A property of a database object may look at what is not loaded.
             return None if hasattr(type(found), "__get__") else found
     return None
@@ -145,7 +156,7 @@ def _role(item: object) -> str:
 
 def _principal(source: object) -> str:
     """The roles that Flask-Principal's identity provides: needs with the method `role`."""
-    provides = read(source, "provides")
+    provides = read(source, "provides") if _kind(type(source)) == "object" else None
     if not isinstance(provides, set | frozenset):
         return ""
     return joined_roles(

@@ -182,9 +182,8 @@ def test_a_unix_sockets_peer_under_gunicorn(audit: Audit, tmp_path: Path, peers:
         },
     )
     try:
-        until(path.exists)
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
+            until(lambda: client.connect_ex(str(path)) == 0)
             client.sendall(f"GET /patients HTTP/1.0\r\nHost: x\r\n{HEADER}: uma\r\n\r\n".encode())
             assert client.recv(1 << 16).startswith(b"HTTP/1.")
         until(audit.own_rows)
@@ -193,4 +192,4 @@ def test_a_unix_sockets_peer_under_gunicorn(audit: Audit, tmp_path: Path, peers:
         assert row.attributes.get("audit.actor.id") == ("uma" if peers == "unix" else None)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
