@@ -7,7 +7,6 @@ has loaded it, so that auditing adds no query and no `Vary: Cookie`.
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -56,7 +55,6 @@ def follows(scope: str) -> bool:
         hook = getattr(middleware, name)
         if not hasattr(hook, _MARK):
             setattr(middleware, name, _joined(ours, hook))
-    _hear_of_sign_outs()
     return True
 
 
@@ -105,7 +103,6 @@ def _look(audited: AuditedRequest) -> None:
     request = audited.framework
     _see_route(audited, getattr(request, "resolver_match", None))
     if (user := _loaded_user(request)) is not None:
-        # Signed out by then: whoever it was did it.
         audited.framework_actor = _actor(user) or audited.framework_actor
         audited.find_actor()
     session = request.__dict__.get("session")
@@ -179,18 +176,3 @@ def _called(user: Any, name: str) -> str:
     method = getattr(user, name, None)
     value = method() if callable(method) else ""
     return value if isinstance(value, str) else ""
-
-
-@functools.cache
-def _hear_of_sign_outs() -> None:
-    """After `logout()` nobody can be asked any more who it was."""
-    signals: Any = sys.modules.get("django.contrib.auth.signals")
-    if signals is not None:
-        signals.user_logged_out.connect(_signed_out, dispatch_uid="spanseal", weak=False)
-
-
-def _signed_out(request: Any = None, user: Any = None, **_: object) -> None:
-    span = request.META.get("opentelemetry-instrumentor-django.span_key") if request is not None else None
-    audited = _find(span) if span is not None and _find is not None else None
-    if audited is not None and user is not None:
-        _safely(lambda found, who: setattr(found, "framework_actor", _actor(who)), audited, user)

@@ -61,14 +61,17 @@ class RequestIdPropagator(ResponsePropagator):
             span = trace.get_current_span(context)
             request = self._find(span)
             if request is not None and not request.taken_over:
-                self._passes(carrier, span, request)
+                self._passes(carrier, setter, span, request)
         except NotAudited:
             pass  # said already: the answer cannot be kept from here
         except Exception as error:
             if self._throttle.due(type(error).__name__):
                 logger.exception("an answer cannot be recorded before it is given")
 
-    def _passes(self, carrier: Any, span: Any, request: SpanRequest) -> None:
+    def _passes(self, carrier: Any, setter: Setter[Any], span: Any, request: SpanRequest) -> None:
+        if not hasattr(carrier, "get"):
+            setter.set(carrier, REQUEST_ID_HEADER, request.request_id)
+            return
         kind = carrier.get("type") if isinstance(carrier, dict) else None
         if kind is None:
             # Django's answer: its span ends next, and only then is it given to the server.

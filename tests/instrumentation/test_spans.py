@@ -15,6 +15,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.instrumentation.propagators import FuncSetter, get_global_response_propagator
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -320,6 +321,31 @@ def test_spans_that_are_begun_by_hand_side_by_side(audit: Audit, tracer: trace.T
     assert one != two
 
 
+def test_a_server_span_inside_of_another(audit: Audit, tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("x", kind=SERVER, attributes=http("POST", "/outer", "/outer")):
+        outer = spanseal.request_id()
+        with tracer.start_as_current_span("x", kind=SERVER, attributes=http("POST", "/inner", "/inner")):
+            inner = spanseal.request_id()
+        with tracer.start_as_current_span("child"):
+            assert spanseal.request_id() == outer
+    assert inner != outer
+    assert shared(audit) == {"inner.created": inner, "outer.created": outer}
+
+
+def test_answers_of_any_kind_bear_the_requests_id(audit: Audit, tracer: trace.Tracer) -> None:
+    given: list[tuple[str, str]] = []
+    with tracer.start_as_current_span("x", kind=SERVER, attributes=http()) as span:
+        propagator = get_global_response_propagator()  # type: ignore[no-untyped-call]
+        # As Tornado's and Falcon's instrumentations call it.
+        propagator.inject(object(), setter=FuncSetter(lambda _, *pair: given.append(pair)))  # type: ignore[no-untyped-call]
+        headers = {"X-Request-Id": "theirs"}
+        propagator.inject(headers, trace.set_span_in_context(span))
+        mine = spanseal.request_id()
+    assert given == [("X-Request-Id", mine)]
+    assert headers == {"X-Request-Id": mine}
+    assert audit.record().attributes["http.response.header.x-request-id"] == ["theirs"]
+
+
 def test_what_goes_on_after_the_answer_still_belongs_to_it(audit: Audit, tracer: trace.Tracer) -> None:
     # As ASGI's instrumentation does it: the span ends with the answer, background tasks come after.
     def task() -> None:
@@ -370,11 +396,11 @@ def test_the_bound_of_spans_that_are_followed(
 
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
-@pytest.mark.parametrize("concurrent", [False, True])
+@pytest.mark.parametrize(("every", "concurrent"), [(True, False), (True, True), (False, False)])
 def test_a_flask_request_is_recorded_at_its_boundary_only(
-    audit: Audit, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, *, concurrent: bool
+    audit: Audit, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, *, every: bool, concurrent: bool
 ) -> None:
-    monkeypatch.setattr(flask_app, "_every", True)
+    monkeypatch.setattr(flask_app, "_every", every)
     active = ConcurrentMultiSpanProcessor(2) if concurrent else None
     provider = provider_of(sampler, active_span_processor=active)
     app = flask.Flask("both")
