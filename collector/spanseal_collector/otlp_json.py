@@ -33,7 +33,7 @@ def _shallow(levels: int) -> bytes:
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SHALLOW = re.compile(_shallow(_LEVELS), re.DOTALL)
-_BRACKET = re.compile(rb"(?:" + _FLAT + rb")*+([{\[]++|[}\]]++)", re.DOTALL)
+_BRACKET = re.compile(rb"(?:" + _FLAT + b"|" + _shallow(3) + rb")*+([{\[]++|[}\]]++)", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|-?[0-9][0-9.eE+-]*+|true|false|null", re.DOTALL)
 _NAME = re.compile(rb"(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+", re.DOTALL)
 _NULL = b"null"
