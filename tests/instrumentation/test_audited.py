@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flask
@@ -33,6 +33,7 @@ class Invoice:
     number: int
     status: str = "open"
     password: str = "old"
+    lines: list[str] = field(default_factory=list)
 
 
 def outcomes(records: list[Received]) -> list[tuple[str, str]]:
@@ -140,10 +141,12 @@ def test_what_a_call_changes_can_be_watched(audit: Audit) -> None:
     stored: dict[int, Invoice] = {}
 
     @spanseal.audited(
-        "invoice.updated", changes=spanseal.changes_of("invoice", fields=["status", "password", "number"])
+        "invoice.updated",
+        changes=spanseal.changes_of("invoice", fields=["status", "password", "number", "lines"]),
     )
     def pay(invoice: Invoice, password: str) -> None:
         invoice.status, invoice.password = "paid", password
+        invoice.lines.append("line")
 
     @spanseal.audited(
         "invoice.created",
@@ -159,7 +162,9 @@ def test_what_a_call_changes_can_be_watched(audit: Audit) -> None:
     paid, created = audit.records()
     changed = {key: value for key, value in paid.attributes.items() if key.startswith("change.")}
     assert changed == {
-        "change.fields": "password,status",
+        "change.fields": "lines,password,status",
+        "change.lines.before": "[]",
+        "change.lines.after": '["line"]',
         "change.status.before": "open",
         "change.status.after": "paid",
         "change.password.before": "[redacted]",
@@ -429,6 +434,7 @@ def test_asynchronous_generators(audit: Audit) -> None:
         closed: Any = rows("closed")
         await anext(closed)
         await closed.aclose()
+        assert cleaned[-1] == "closed"  # now, not when somebody collects it
         async for _ in rows("left"):
             break
         gc.collect()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,18 @@ def test_a_call_that_is_running_is_not_there_yet() -> None:
 
         assert function() == []
         assert records.actions == ["it.done"]
+
+
+def test_what_was_given_up_in_the_middle_is_there_at_once() -> None:
+    @spanseal.audited("row.exported")
+    def rows() -> Generator[int, None, None]:
+        yield 1
+
+    with capture_audit() as records:
+        found = rows()
+        next(found)
+        found.close()
+        assert [(one.action, one.outcome) for one in records] == [("row.exported", "unknown")]
 
 
 PYTEST = """

@@ -129,6 +129,7 @@ SAME = uuid.UUID(int=5)
         (SAME, str(SAME)),
         ([1, {"token": "x", "b": Status.OPEN}], '[1,{"b":"open","token":"[redacted]"}]'),
         ({3, 1}, "[1,3]"),
+        ([[[[[1]]]]], '[[[["<builtins.list>"]]]]'),
         ("x" * 1001, "x" * 1000 + "… [1001 characters]"),
         (object(), "<builtins.object>"),
         (UserList([1]), "<collections.UserList>"),
