@@ -13,6 +13,7 @@ import flask
 import flask_login
 
 import spanseal
+from spanseal.privileged import sqlite_store
 
 SECRET = "a made-up key"
 
@@ -98,7 +99,27 @@ def make() -> flask.Flask:
     done = add_views(app)
     done.path = Path(os.environ["DONE_FILE"])
     app.register_blueprint(spanseal.approvals_blueprint())
+
+    @app.after_request
+    def tell_worker(response: flask.Response) -> flask.Response:
+        response.headers["X-Worker"] = str(os.getpid())
+        return response
+
+    die_between_record_and_store(Path(os.environ["DONE_FILE"]).with_name("die"))
     return app
+
+
+def die_between_record_and_store(flag: Path) -> None:
+    """Kill this process, once, where a change is recorded and not yet stored, as soon as a file is there."""
+    update = sqlite_store._update
+
+    def dying(*arguments: Any) -> None:
+        update(*arguments)
+        if flag.exists():
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sqlite_store._update = dying  # type: ignore[assignment]  # for as long as this process lives
 
 
 if "DONE_FILE" in os.environ:

@@ -11,7 +11,7 @@ from string import Template
 
 import flask
 
-from .approval import Approval, iso
+from .approval import Approval, State, iso
 from .gate import Denied
 
 __all__ = ["Denial", "approval_url", "wants_json"]
@@ -80,7 +80,12 @@ class Denial:
             shown = f"Approval <code>{html.escape(self.approval.id)}</code>"
             if where:
                 shown = f'<a href="{html.escape(where)}">{shown}</a>'
-            more = f"<p>{shown}, {html.escape(str(self.approval.state))}. After it is granted, repeat what you did.</p>"
+            waits = self.approval.state is State.PENDING and self.reason in (
+                "approval required",
+                "approval expired",
+            )
+            what = "After it is granted, repeat what you did." if waits else ""
+            more = f"<p>{shown}, {html.escape(str(self.approval.state))}. {what}</p>"
         return _template().substitute(
             reason=html.escape(self.reason),
             message=html.escape(self.message),

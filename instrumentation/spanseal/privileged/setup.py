@@ -58,8 +58,9 @@ def load_policy(path: Path | None) -> Policy | None:
 def _has_no_section(path: Path) -> bool:
     with suppress(ConfigurationError):
         document = Document(path)
-        keys = [key for _, key, _ in document.pairs(document.root, "the file")] if document.root else []
-        return "privileged" not in keys and not document.problems
+        if document.root is not None:  # an empty file may be one that was cut off
+            keys = [key for _, key, _ in document.pairs(document.root, "the file")]
+            return "privileged" not in keys and not document.problems
     return False
 
 
