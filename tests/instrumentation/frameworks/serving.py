@@ -6,14 +6,16 @@ import http.client
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 from examples.demo.processes import Service, free_port
-from tests.instrumentation.fake_receiver import Received
+from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply
 
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
@@ -114,6 +116,18 @@ class Server:
 
     def log(self) -> str:
         return self.service.log.read_text("utf-8", "replace")
+
+
+@contextmanager
+def holding(receiver: FakeReceiver) -> Iterator[None]:
+    """Let what is sent stay in the spool for the time being, where it can be seen."""
+    end = threading.Event()
+    receiver.answer = lambda _records: Reply(wait=end)
+    try:
+        yield
+    finally:
+        receiver.answer = lambda _records: Reply()
+        end.set()
 
 
 def make_users(folder: Path) -> None:
