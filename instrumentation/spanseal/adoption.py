@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import producer
-from .errors import SpoolDamaged, SpoolError
+from .errors import SpoolDamaged, SpoolError, SpoolUnavailable
 from .identifiers import stream_id
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
-from .spool_file import FINAL, Access, SpoolFile, remove
+from .spool_file import FINAL, Access, SpoolFile, is_unused, remove
 from .throttle import Throttle
 
 if TYPE_CHECKING:
@@ -47,7 +47,30 @@ class Adopted:
 class Adopter:
     """Looks for dead processes' files and closes them out."""
 
-    def __init__(self, settings: Settings, access: Access, own: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        own: Path,
+        *,
+        moved: bool = False,
+        orphans: bool = False,
+        only: Path | None = None,
+    ) -> None:
+        """Prepare to look.
+
+        Args:
+            settings: Of this process.
+            access: Of this process.
+            own: Its own lock file.
+            moved: Whether files that went elsewhere are taken as well, and go where this process sends.
+            orphans: Whether files without a lock file are taken as well: copies, as a rule. A living process
+                leaves them: it would not know a file that is just being copied.
+            only: The one spool file to take.
+        """
+        self._moved = moved
+        self._orphans = orphans
+        self._only = only
         self._directory = settings.spool_dir
         self._destination = settings.export.destination
         self._instance = settings.instance
@@ -57,17 +80,26 @@ class Adopter:
         self._throttle = Throttle()
         self.damaged: list[str] = []
         """Names of files found damaged that no record names yet: numbers may be lost in them."""
+        self.spoiled: list[str] = []
+        """All of them."""
 
     def look(self, room: int = MOST_AT_ONCE) -> list[Adopted]:
         """Take over up to `room` files of dead processes that sent to the same destination."""
         found: list[Adopted] = []
-        for path in sorted(self._directory.glob("*.lock")):
+        paths = set(self._directory.glob("*.lock"))
+        if self._orphans:
+            paths.update(path.with_suffix(".lock") for path in self._directory.glob("*.db"))
+        for path in sorted(paths):
             if len(found) >= room:
                 break
             if path == self._own or path in self._elsewhere:
                 continue
+            if self._only is not None and path.stem != self._only.stem:
+                continue
             try:
                 lock = FileLock.take(path)
+                if lock is None and self._orphans:
+                    lock = _lock_orphan(path)
                 if lock is not None and (adopted := self._take(lock)) is not None:
                     found.append(adopted)
             except (OSError, SpoolError) as error:
@@ -89,7 +121,9 @@ class Adopter:
         close(adopted.file, adopted.lock)
 
     def leave(self, adopted: Adopted) -> None:
-        """Let a file go as it is: it is a dead process's again."""
+        """Let a file go as it is: it is a dead process's again. This one takes no orphan a second time."""
+        if self._orphans:
+            self._elsewhere.add(adopted.lock.path)
         adopted.file.close()
         adopted.lock.release()
 
@@ -135,10 +169,12 @@ class Adopter:
 
     def _adopted(self, file: SpoolFile, lock: FileLock) -> Adopted | None:
         destination = file.meta("destination")
-        if destination != self._destination:
+        if destination != self._destination and not self._moved:
             self._elsewhere.add(lock.path)
             logger.warning(
-                "the audit spool %s of a dead process waits for a process that sends where it did", file.path
+                "the audit spool %s of a dead process waits for a process that sends where it did; if that endpoint has "
+                "moved: spanseal spool drain --to URL",
+                file.path,
             )
             return None
         resource, tenant, instance = (file.meta(key) for key in ("resource", "tenant", "instance"))
@@ -162,6 +198,7 @@ class Adopter:
             lock.release()
             raise
         self.damaged.append(path.stem)
+        self.spoiled.append(path.stem + DAMAGED_SUFFIX)
         lock.release(remove=True)
 
     def _close_out(self, adopted: Adopted) -> None:
@@ -204,6 +241,27 @@ class Adopter:
             insert(producer.stopped(stream, adopted.tenant, number))
             execute("UPDATE stream SET ended = 1")
             execute("INSERT INTO stream VALUES (?, ?, 1)", (stream, number))
+
+
+def _lock_orphan(path: Path) -> FileLock | None:
+    """Make the lock file that a spool file lacks, and hold it; None if somebody else is faster.
+
+    Raises:
+        OSError: It cannot be made.
+        SpoolUnavailable: A process has the file open all the same.
+    """
+    database = path.with_suffix(".db")
+    try:
+        # Before the file is opened here: SQLite's locks go when any descriptor of it is closed.
+        if not is_unused(database):
+            raise SpoolUnavailable(
+                f"the audit spool {database} has lost its lock file, but a process has it open"
+            )
+        lock = FileLock.create(path)
+    except (FileNotFoundError, FileExistsError, BlockingIOError):
+        return None
+    lock.set_used(used=True)
+    return lock
 
 
 def close(file: SpoolFile, lock: FileLock) -> None:

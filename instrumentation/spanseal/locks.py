@@ -18,6 +18,7 @@ import os
 import struct
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,40 @@ class FileLock:
             with suppress(OSError):
                 self.path.unlink()
         _close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A lock file, looked at from outside."""
+
+    held: bool
+    """Whether its process lives; True also while the file is being made."""
+    dropped: int
+    pid: int
+    """As the process knew itself: in a container, another number than outside."""
+
+
+def look_at(path: Path) -> Seen:
+    """Look at a lock file without holding it.
+
+    For a moment it is held together with whoever looks, too: who wants it for himself just then tries again later.
+
+    Raises:
+        OSError: It is gone or cannot be read.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        made = os.fstat(number).st_size >= _HEADER.size
+        held = True
+        # A file without its header is being made: its process must find it free.
+        if made:
+            with suppress(BlockingIOError):
+                fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                held = False
+        dropped, pid, _ = read_header(number)
+        return Seen(held, dropped, pid)
+    finally:
+        os.close(number)
 
 
 @contextmanager

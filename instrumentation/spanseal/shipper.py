@@ -13,8 +13,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from . import adoption, producer
+from google.protobuf.message import DecodeError
+
+from . import adoption, metrics, producer
 from .adoption import Adopted, Adopter
 from .errors import SpoolDamaged, SpoolError, SpoolUnavailable
 from .exporter import Answer, Verdict, open_exporter
@@ -46,12 +49,27 @@ class Shipper:
         resource: bytes,
         access: Access,
         before_settling: Callable[[], None] = lambda: None,
+        *,
+        adopter: Adopter | None = None,
+        progress: Callable[[int], None] = lambda _count: None,
     ) -> None:
+        """Prepare to ship: `start` does it in a thread, `round` and `end` do it here.
+
+        Args:
+            settings: Of this process.
+            spool: Its own.
+            resource: Of its records, serialised.
+            access: Of its spool files.
+            before_settling: Called at the beginning of every round.
+            adopter: Finds what dead processes left; one of this destination and directory, if not given.
+            progress: Told how many records have left the spool.
+        """
+        self._progress = progress
         self._settings = settings
         self._spool = spool
         self._resource = resource
         self._exporter = open_exporter(settings.export)
-        self._adopter = Adopter(settings, access, spool.lock.path)
+        self._adopter = adopter or Adopter(settings, access, spool.lock.path)
         self._adopted: list[Adopted] = []
         self._before_settling = before_settling
         self._throttle = Throttle()
@@ -61,6 +79,11 @@ class Shipper:
         self._failures = 0
         self._not_before = 0.0
         self._next_look = 0.0
+        self._left: dict[Path, int] = {}
+        self.trouble = ""
+        """Why the last request brought nothing; empty once one did."""
+        self.begun = False
+        """Whether anything of this process's own stream was sent: it cannot be taken back then."""
         self._thread = threading.Thread(target=self._run, name="spanseal-shipper", daemon=True)
 
     def start(self) -> None:
@@ -82,12 +105,26 @@ class Shipper:
         self._wake.set()
         self._thread.join(timeout + 1)
 
+    @property
+    def adopted(self) -> int:
+        """How many records of dead processes are being sent. For any thread."""
+        return sum(list(self._left.values()))
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds to wait before the next round, after one that failed."""
+        return max(self._not_before - time.monotonic(), 0.0) if self._failures else 0.0
+
+    def limit(self, deadline: float) -> None:
+        """Begin no request after a time of the monotonic clock."""
+        self._deadline = deadline
+
     # --- the thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._round()
+                self.round()
             except Exception:
                 # Nothing is lost by it: what is not acknowledged stays in the spool.
                 logger.exception("a round of the audit shipper failed; it goes on")
@@ -97,7 +134,7 @@ class Shipper:
             # Company for the first one: one request for many records.
             self._stop.wait(_LINGER)
         try:
-            self._end()
+            self.end()
         except (SpoolError, OSError) as error:
             logger.error("the audit spool could not be closed; another process will take it over: %s", error)  # noqa: TRY400
         except Exception:
@@ -110,16 +147,25 @@ class Shipper:
             pause = min(pause, self._not_before - now)
         return max(pause, 0.01)
 
-    def _round(self) -> None:
+    def round(self) -> bool:
+        """Look for what dead processes left, number what is finished, and send, unless it is too early for that.
+
+        Returns:
+            Whether there was nothing new of dead processes and everything is sent.
+        """
         now = time.monotonic()
+        before = len(self._adopted)
         if now >= self._next_look:
             self._next_look = now + self._settings.adopt_interval
             self._look()
         self._settle()
         if now < self._not_before:
-            return
-        if self._send_all():
+            return False
+        found = len(self._adopted) > before
+        sent = self._send_all()
+        if sent:
             self._failures = 0
+        return sent and not found
 
     def _settle(self) -> None:
         self._before_settling()
@@ -139,7 +185,9 @@ class Shipper:
     def _look(self) -> None:
         try:
             self._spool.fit()
-            self._adopted += self._adopter.look(adoption.MOST_AT_ONCE - len(self._adopted))
+            found = self._adopter.look(adoption.MOST_AT_ONCE - len(self._adopted))
+            self._adopted += found
+            self._left.update((adopted.file.path, adopted.file.count()) for adopted in found)
             self._name_damaged()
         except Exception as error:
             if self._throttle.due(f"look {error}"):
@@ -160,6 +208,7 @@ class Shipper:
                 if not self._drain(adopted.file, adopted.resource):
                     return False
                 self._adopted.remove(adopted)
+                self._left.pop(adopted.file.path, None)
                 self._adopter.done(adopted)
             except (SpoolError, OSError) as error:
                 # One bad file must not keep the others, and this process's own, from being sent.
@@ -169,6 +218,7 @@ class Shipper:
     def _give_up(self, adopted: Adopted, error: Exception) -> None:
         if adopted in self._adopted:
             self._adopted.remove(adopted)
+        self._left.pop(adopted.file.path, None)
         if isinstance(error, SpoolDamaged):
             try:
                 self._adopter.put_aside(adopted, error)
@@ -185,6 +235,7 @@ class Shipper:
                 return False
             # What was sent must not be numbered anew after a power cut.
             file.sync()
+            self.begun = self.begun or file is self._spool.file
             if not self._ship(file, resource, rows):
                 return False
         return True
@@ -194,7 +245,10 @@ class Shipper:
         answer = self._send(resource, rows)
         if answer.verdict is Verdict.STORED:
             self._forget(file, rows)
+            self._spool.tally.sent += len(rows)
+            self._gone(file, len(rows))
             self._failures = 0
+            self.trouble = ""
             return True
         if answer.verdict is Verdict.REFUSED:
             if len(rows) > 1 and time.monotonic() <= self._deadline:
@@ -203,9 +257,18 @@ class Shipper:
             # A server that refuses even nothing has something against the sender, not against this record.
             if len(rows) == 1 and self._send(resource, ()).verdict is Verdict.STORED:
                 self._set_aside(file, rows[0], answer.reason)
+                self._spool.tally.refused += 1
+                self._gone(file, 1)
                 return True
         self._failed(answer)
         return False
+
+    def _gone(self, file: SpoolFile, count: int) -> None:
+        if file is self._spool.file:
+            self._spool.tally.forgotten += count
+        elif file.path in self._left:
+            self._left[file.path] -= count
+        self._progress(count)
 
     def _forget(self, file: SpoolFile, rows: Sequence[Row]) -> None:
         ids = [row.id for row in rows]
@@ -220,7 +283,10 @@ class Shipper:
     def _send(self, resource: bytes, rows: Sequence[Row]) -> Answer:
         left = max(self._deadline - time.monotonic(), 0.5)
         body = export_request(resource, ((row.body, row.stream_id, row.seq) for row in rows))
-        return self._exporter.send(body, min(self._settings.export.timeout, left))
+        began = time.monotonic()
+        answer = self._exporter.send(body, min(self._settings.export.timeout, left))
+        metrics.exported(self._settings.export, answer.verdict, time.monotonic() - began)
+        return answer
 
     def _set_aside(self, file: SpoolFile, row: Row, reason: str) -> None:
         logger.error(
@@ -230,10 +296,12 @@ class Shipper:
             row.seq,
             reason,
         )
+        try:
+            record_id = attribute(row.body, ("audit.record.id",)).get("audit.record.id", "")
+        except DecodeError:  # that is why it is refused
+            record_id = ""
         named = {
-            "audit.producer.gap.record_id": attribute(row.body, ("audit.record.id",)).get(
-                "audit.record.id", ""
-            ),
+            "audit.producer.gap.record_id": record_id,
             "audit.producer.gap.sha256": hashlib.sha256(row.body).hexdigest(),
         }
         gap = producer.gap(row.stream_id, self._settings.tenant, row.seq, row.seq, "refused", named)
@@ -246,6 +314,7 @@ class Shipper:
 
     def _failed(self, answer: Answer) -> None:
         self._failures += 1
+        self.trouble = answer.reason
         delay = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 10), _MOST_DELAY)
         delay *= 0.5 + random.random() / 2  # noqa: S311 - spreads producers over time, no secret
         if answer.retry_after is not None:
@@ -255,7 +324,21 @@ class Shipper:
         if self._throttle.due(answer.reason):
             logger.warning("audit records wait in %s: %s", self._spool.directory, answer.reason)
 
-    def _end(self) -> None:
+    def leave(self) -> None:
+        """Let dead processes' files go as they are, and send nothing more."""
+        for adopted in self._adopted:
+            self._adopter.leave(adopted)
+        self._adopted.clear()
+        self._left.clear()
+        self._exporter.close()
+
+    def end(self) -> None:
+        """Send what can be sent before the deadline, end the stream, and let the files go.
+
+        Raises:
+            SpoolError: The spool cannot be written or read.
+            OSError: The streams' end cannot be noted.
+        """
         spool = self._spool
         self._settle()
         self._send_all()

@@ -15,12 +15,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import producer
+from . import metrics, producer
 from .errors import SpoolClosed, SpoolUnavailable
 from .identifiers import stream_id, uuid7
 from .locks import FileLock, directory_lock
 from .registry import ended_streams
 from .spool_file import ANSWERED, FINAL, OPEN, Access, SpoolFile, remove
+from .tally import Tally
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,12 @@ class Spool:
         self._tenant = settings.tenant
         self.directory = settings.spool_dir
         self.stream = stream_id(settings.instance)
+        # Before anything can fail: what is lost without a spool is told, too.
+        metrics.install()
         self.closed = False
+        self.tally = Tally()
+        self._identity = settings.export.destination, settings.instance, settings.tenant
+        self._previous: list[tuple[str, int]] = []
         self._finished: deque[Finished] = deque()
         self._dropped = 0
         self._dropping = threading.Lock()
@@ -84,7 +90,7 @@ class Spool:
                         "resource": resource,
                     },
                 )
-                self._start(settings)
+                self._start()
                 self.lock.set_used(used=True)
             except BaseException:
                 if file is not None:
@@ -95,12 +101,12 @@ class Spool:
         except OSError as error:
             raise SpoolUnavailable(f"the audit spool in {self.directory} cannot be made: {error}") from error
 
-    def _start(self, settings: Settings) -> None:
+    def _start(self) -> None:
         """Begin the stream: its first record names the streams that ended before."""
         try:
             with directory_lock(self.directory), ended_streams(self.directory) as ended:
-                previous = ended.take(settings.export.destination, settings.instance, settings.tenant)
-                self._begin_stream(previous)
+                self._previous = ended.take(*self._identity)
+                self._begin_stream(self._previous)
         except BlockingIOError:
             # Someone holds the list for long. A later stream will name them: nobody waits for that.
             self._begin_stream([])
@@ -114,6 +120,7 @@ class Spool:
                 "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, 0, ?)",
                 (FINAL, self.stream, body),
             )
+        self.tally.final += 1
 
     def begin(self, body: bytes) -> int:
         """Write down that a request is about to do something.
@@ -124,16 +131,20 @@ class Spool:
         Raises:
             SpoolUnavailable: It is not stored.
         """
-        return self._insert(OPEN, body)
+        row = self._insert(OPEN, body)
+        self.tally.begun += 1
+        return row
 
     def answer(self, row: int | None, body: bytes) -> int:
         """Write down what is known when the answer begins. Arguments and errors as in `begin`."""
         if row is None:
-            return self._insert(ANSWERED, body)
-        self._check()
-        self.file.write(
-            "UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row), beyond=True
-        )
+            row = self._insert(ANSWERED, body)
+        else:
+            self._check()
+            self.file.write(
+                "UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row), beyond=True
+            )
+        self.tally.answered += 1
         return row
 
     def finish(self, row: int, body: bytes | None) -> None:
@@ -161,6 +172,7 @@ class Spool:
                 "INSERT INTO record (state, stream_id, seq, body) VALUES (?, ?, ?, ?)",
                 (FINAL, self.stream, following - 1, body),
             )
+        self.tally.final += 1
 
     def settle(self) -> int:
         """Give finished records their numbers, in one transaction, and name what had to be dropped.
@@ -198,6 +210,8 @@ class Spool:
         except BaseException:
             self._finished.extendleft(reversed(waiting))
             raise
+        self.tally.settled += len(waiting)
+        self.tally.final += len(waiting) + bool(unnamed)
         if unnamed:
             logger.warning(
                 "%d audit records could not be stored; a producer.gap names their numbers", unnamed
@@ -225,6 +239,7 @@ class Spool:
         """Count records that could not be stored: they will be named when space returns."""
         with self._dropping:
             self._dropped += count
+            self.tally.dropped += count
             try:
                 if self.lock.held:  # after the end nobody would read it
                     self.lock.set_dropped(self.lock.dropped + count)
@@ -266,10 +281,18 @@ class Spool:
                 (FINAL, self.stream, number, producer.stopped(self.stream, self._tenant, number)),
             )
             execute("UPDATE stream SET next = next + 1, ended = 1 WHERE stream_id = ?", (self.stream,))
+        self.tally.final += 1
 
     def discard(self) -> None:
-        """Delete a spool that nothing was written to yet."""
+        """Delete a spool that nothing was written to yet, and of which nothing was sent."""
         self.closed = True
+        if self._previous:
+            try:
+                with directory_lock(self.directory), ended_streams(self.directory) as ended:
+                    for stream, last in self._previous:
+                        ended.add(*self._identity, stream, last)
+            except OSError as error:
+                logger.warning("earlier streams will not be named by later ones: %s", error)
         self.file.close()
         self.lock.set_used(used=False)
         remove(self.file.path)
@@ -301,6 +324,7 @@ class Spool:
         row = self.file.write("INSERT INTO record (state, body) VALUES (?, ?)", (state, body)).lastrowid
         if row is None:
             raise SpoolUnavailable(f"the audit spool {self.file.path} gave no row")
+        self.tally.entered += 1
         return row
 
     def _check(self) -> None:

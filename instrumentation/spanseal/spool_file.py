@@ -7,6 +7,7 @@ WAL mode, so what is committed survives the death of the process.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -33,8 +34,10 @@ _AUTOCHECKPOINT_PAGES = 8192
 _CHECKPOINT_WRITES = 500
 # Of SQLite: the bytes are wrong. Everything else (no space, no permission, too many open files, I/O) may pass.
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# The bytes that every reader of a database locks together with the others (SQLite's file format, locking).
+_SHARED = (510, 0x40000002)
 
-_TABLES = frozenset({"meta", "stream", "record", "aside"})
+TABLES = frozenset({"meta", "stream", "record", "aside"})
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE stream (stream_id TEXT PRIMARY KEY, next INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
@@ -138,13 +141,13 @@ class SpoolFile:
             with access.statements:
                 spool = cls._connect(path, access, "process")
         except sqlite3.Error as error:
-            raise _translated(error, path, "read") from error
+            raise translated(error, path, "read") from error
         try:
             tables = {name for (name,) in spool.read("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not tables:
                 spool.close()
                 return None
-            if not tables.issuperset(_TABLES):
+            if not tables.issuperset(TABLES):
                 raise SpoolDamaged(f"the audit spool {path} lacks tables")
             found = spool.meta("format")
             if found != FORMAT:
@@ -192,7 +195,7 @@ class SpoolFile:
                         self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise _translated(error, self.path, "written") from error
+                raise translated(error, self.path, "written") from error
 
     def write(self, statement: str, values: Sequence[object] = (), *, beyond: bool = False) -> sqlite3.Cursor:
         """Run one statement as one transaction. Arguments and errors as in `transaction`."""
@@ -207,7 +210,7 @@ class SpoolFile:
                 with self._raised():
                     return self._connection.execute(statement, values)
             except sqlite3.Error as error:
-                raise _translated(error, self.path, "written") from error
+                raise translated(error, self.path, "written") from error
 
     def read(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """Read rows.
@@ -219,7 +222,7 @@ class SpoolFile:
             try:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.Error as error:
-                raise _translated(error, self.path, "read") from error
+                raise translated(error, self.path, "read") from error
 
     def meta(self, key: str) -> Any:
         """Read one fact about the file, or None. Raises as `read` does."""
@@ -336,7 +339,24 @@ def remove(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-def _translated(error: sqlite3.Error, path: Path, done: str) -> SpoolUnavailable:
+def is_unused(path: Path) -> bool:
+    """Say whether no process has a spool file open, by SQLite's own lock: in WAL mode everybody shares it all the time.
+
+    Raises:
+        OSError: It is gone, or cannot be opened for writing.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, *_SHARED)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def translated(error: sqlite3.Error, path: Path, done: str) -> SpoolUnavailable:
+    """Return the spool's own error for one of SQLite's: damaged, or not to be had now."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
     kind = SpoolDamaged if code in _DAMAGE else SpoolUnavailable
     return kind(f"the audit spool {path} cannot be {done}: {error}")

@@ -23,6 +23,7 @@ ROOMS = {
         "blinker",
         "pytest",
         "yaml",
+        "rich",
     },
     "storage/spanseal_storage": {
         "spanseal_ledger",

@@ -25,7 +25,7 @@ from spanseal.locks import FileLock
 from spanseal.spool import Spool
 from spanseal.spool_file import Access
 from tests.instrumentation.conftest import Audit, until
-from tests.instrumentation.fake_receiver import FakeReceiver, Received, Recorder, Reply
+from tests.instrumentation.fake_receiver import Received, Recorder, Reply
 from tests.instrumentation.test_spool import body
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def check_streams(receiver: Recorder, *, again: bool = False) -> dict[str, list[
     return streams
 
 
-def by_target(receiver: FakeReceiver) -> dict[str, Received]:
+def by_target(receiver: Recorder) -> dict[str, Received]:
     return {
         record.attributes["audit.target.id"]: record
         for record in receiver.taken
