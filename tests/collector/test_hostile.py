@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
+from google.protobuf import json_format
+from google.rpc import status_pb2
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from examples.demo.processes import Collector
 from spanseal_collector.intake import MAX_REQUEST_BYTES
 from tests.collector.http import head, health, post, raw_answers, rows, status, verdict
+from tests.collector.otlp_json import with_record
 from tests.collector.wire import field, nested, record, request
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+JSON = {"Content_Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +99,80 @@ def test_bytes_that_are_not_otlp_are_400_with_a_status(collector: Collector) -> 
         assert answer.status_code == 400
         assert status(answer).code == 3
         assert "OTLP" in status(answer).message
-    whole = gzip.compress(request(record()).SerializeToString())
-    for body in (b"not gzip", whole[:-5], whole[:20], whole + b"trailing", gzip.compress(b"") * 1000):
-        assert post(collector.url, body, Content_Encoding="gzip").status_code == 400
+    for name, pack in (("gzip", gzip.compress), ("zstd", zstd.compress)):
+        whole = pack(request(record()).SerializeToString())
+        for body in (b"not packed", whole[:-5], whole[:20], whole + b"trailing", pack(b"") * 1000):
+            assert post(collector.url, body, Content_Encoding=name).status_code == 400
+
+
+def test_json_is_answered_in_json(collector: Collector) -> None:
+    before = health(collector)
+    deep = '{"eventName":"a.b","x":' + "[" * 50_000 + "]" * 50_000 + "}"
+    for record_ in (deep, "null", b'{"eventName":"\xff"}', '{"eventName":"\\ud800","eventName":1e999}'):
+        answer = post(collector.url, with_record(record_), **JSON)
+        assert (answer.status_code, answer.json()) == (200, {})
+        assert answer.headers["content-type"] == "application/json"
+    after = health(collector)
+    assert after["quarantined"] - before["quarantined"] == 4
+    assert after["sealed"] - before["sealed"] == 3 * 4
+    for body, headers, code in (
+        (b"\x0a\x00", {}, 400),
+        (b"", {}, 400),
+        (b'{"resourceLogs":[{}', {}, 400),
+        (b"{}", {"Content_Encoding": "br"}, 415),
+        (b" " * (MAX_REQUEST_BYTES + 1), {}, 413),
+    ):
+        answer = post(collector.url, body, **JSON, **headers)
+        assert answer.status_code == code
+        assert answer.headers["content-type"] == "application/json"
+        found = json_format.Parse(answer.content, status_pb2.Status())
+        assert found.code == {400: 3, 413: 8, 415: 12}[code]
+        assert found.message
+    assert post(collector.url, b"{}", **JSON, Content_Encoding="identity").status_code == 200
+
+
+def test_the_quarantine_holds_json_as_it_was_sent(collector: Collector) -> None:
+    odd = b'{ "eventName" : "odd one", "x":"\xff\\u0000" }'
+    assert post(collector.url, with_record(odd), **JSON).status_code == 200
+    ((raw, salt, digest, quarantine_id),) = rows(
+        collector.data,
+        "SELECT hex(raw), hex(salt), hex(digest), toString(quarantine_id) FROM audit.quarantine "
+        "WHERE position(raw, 'odd one') > 0",
+    )
+    assert bytes.fromhex(raw) == b'{"scopeLogs":[{"logRecords":[%s]}]}' % odd
+    assert hashlib.sha256(bytes.fromhex(salt + raw)).hexdigest().upper() == digest
+    sealed = rows(
+        collector.data,
+        "SELECT metadata['audit.quarantine.digest'] FROM audit.events "
+        f"WHERE metadata['audit.quarantine.id'] = '{quarantine_id}'",
+    )
+    assert sealed == [(digest.lower(),)]
+
+
+def test_other_methods_and_paths_are_told(collector: Collector) -> None:
+    for kind in ("application/json", "application/x-protobuf"):
+        for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            answer = requests.request(
+                method, collector.url + "/v1/logs", headers={"Content-Type": kind}, timeout=30
+            )
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            assert answer.headers["content-type"] == kind
+            assert bool(answer.content) == (method != "HEAD")
+        answer = requests.post(collector.url + "/v1/traces", headers={"Content-Type": kind}, timeout=30)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, kind)
+    assert requests.head(collector.url + "/health", timeout=30).status_code == 200
+
+
+def test_who_asks_first_is_told_to_go_on_or_not(collector: Collector) -> None:
+    body = request(record()).SerializeToString()
+    with socket.create_connection(("127.0.0.1", collector.port), timeout=30) as connection:
+        connection.sendall(head(len(body), "Expect: 100-continue"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        # And on the same connection: no byte of a body that is not wanted is asked for.
+        connection.sendall(head(MAX_REQUEST_BYTES + 1, "Expect: 100-continue"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_too_large_and_unsupported_are_told(collector: Collector) -> None:
@@ -96,13 +180,15 @@ def test_too_large_and_unsupported_are_told(collector: Collector) -> None:
     answer = post(collector.url, bomb, Content_Encoding="gzip")
     assert (answer.status_code, status(answer).code) == (413, 8)
     assert post(collector.url, bytes(MAX_REQUEST_BYTES + 1)).status_code == 413
-    huge = [gzip.compress(bytes(MAX_REQUEST_BYTES))] * 2
-    assert post(collector.url, b"".join(huge), Content_Encoding="gzip").status_code == 413
+    for name, pack in (("gzip", gzip.compress), ("zstd", zstd.compress)):
+        huge = pack(bytes(MAX_REQUEST_BYTES)) * 2
+        assert post(collector.url, huge, Content_Encoding=name).status_code == 413
     for headers in (
         {"Content_Type": "text/plain"},
         {"Content_Type": ""},
         {"Content_Encoding": "br"},
         {"Content_Encoding": "gzip, gzip"},
+        {"Content_Encoding": "deflate"},
     ):
         answer = post(collector.url, b"", **headers)
         assert (answer.status_code, status(answer).code) == (415, 12)

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import gzip
-
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
-from spanseal_collector.compression import gunzip
 from spanseal_collector.errors import DecodeError, InadmissibleError, TooLargeError
 from spanseal_collector.otlp import decode_logs, parse_record, parse_resource, peek_stream
 from tests.collector.wire import field, nested, record, request
@@ -65,23 +62,3 @@ def test_the_stream_of_a_record_is_read_whatever_else_is_in_it() -> None:
 def test_what_is_not_otlp_is_told(body: bytes) -> None:
     with pytest.raises(DecodeError):
         decode_logs(body)
-
-
-def test_gunzip_of_several_members() -> None:
-    assert gunzip(gzip.compress(b"one") + gzip.compress(b"two"), 100) == b"onetwo"
-
-
-def test_a_body_of_countless_members_is_refused() -> None:
-    with pytest.raises(DecodeError, match="members"):
-        gunzip(gzip.compress(b"") * 1000, 100)
-
-
-def test_a_gzip_bomb_stops_at_the_limit() -> None:
-    with pytest.raises(TooLargeError):
-        gunzip(gzip.compress(bytes(10_000_000)), 1_000_000)
-
-
-@pytest.mark.parametrize("body", [gzip.compress(b"x" * 100)[:-5], b"not gzip"])
-def test_damaged_gzip_is_told(body: bytes) -> None:
-    with pytest.raises(DecodeError):
-        gunzip(body, 1000)
