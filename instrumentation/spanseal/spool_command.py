@@ -52,7 +52,7 @@ def spool() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
 def show_status(ctx: click.Context, path: Path | None, *, as_json: bool) -> None:
-    """Show what waits to be sent, file by file, and what of it needs somebody.
+    """Show what waits, file by file, and what of it needs somebody.
 
     It only looks: the application does not notice. Copies are read as well.
 
