@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from spanseal_collector.admission import Draft
@@ -80,33 +80,59 @@ def make_log(
         progress: told how many are done.
 
     """
-    directory = DataDirectory(data)
-    identity = directory.create("audit.example.org/bench", "collector-1")
-    with directory.hold("make a log"):
-        with open_engine(directory, Role.OWNER) as engine:
-            client = engine.client()
-            migrations.migrate(client)
-            client.close()
-        key = load_signing_key(directory)
-        with open_engine(directory, Role.WRITER) as engine, CheckpointFile(directory.checkpoint_log) as log:
-            client = engine.client()
-            writer = Writer(client)
-            sealer = Sealer(key, identity.log_name, identity.collector_name)
-            metadata = {
-                "audit.chain.format": FORMAT,
-                "audit.chain.key": str(key.vkey),
-                "audit.chain.predecessors": "[]",
-            }
-            ranges = (range(start, min(start + batch, records)) for start in range(0, records, batch))
-            for drafts in itertools.chain(
-                [[sealer.own("audit_log.started", metadata)]],
-                ([synthetic_draft(number) for number in numbers] for numbers in ranges),
-                [[sealer.own("audit_log.stopped", {})]],
-            ):
-                sealed = sealer.seal(drafts, time.time_ns())
-                writer.write(sealed)
-                log.append(Line(received_at=sealed.received_at, note=sealed.note))
-                if progress is not None:
-                    progress(sealer.size)
-            client.close()
+    directory = new_log(data)
+    ranges = (range(start, min(start + batch, records)) for start in range(0, records, batch))
+    write_chain(directory, ([synthetic_draft(number) for number in numbers] for numbers in ranges), progress)
     return directory
+
+
+def new_log(data: Path) -> DataDirectory:
+    """Make a data directory with an empty database."""
+    directory = DataDirectory(data)
+    directory.create("audit.example.org/bench", "collector-1")
+    with directory.hold("make a log"), open_engine(directory, Role.OWNER) as engine:
+        client = engine.client()
+        migrations.migrate(client)
+        client.close()
+    return directory
+
+
+def write_chain(
+    directory: DataDirectory,
+    batches: Iterable[Sequence[Draft]],
+    progress: Callable[[int], None] | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> None:
+    """Write one whole chain with a collector's own parts: its start, the batches, its end.
+
+    Args:
+        directory: of a log.
+        batches: the drafts of each insert.
+        progress: told how many are done.
+        clock: when a batch was received, ns since the Unix epoch.
+
+    """
+    identity = directory.identity()
+    key = load_signing_key(directory)
+    with (
+        directory.hold("make a log"),
+        open_engine(directory, Role.WRITER) as engine,
+        CheckpointFile(directory.checkpoint_log) as log,
+    ):
+        client = engine.client()
+        writer = Writer(client)
+        sealer = Sealer(key, identity.log_name, identity.collector_name)
+        metadata = {
+            "audit.chain.format": FORMAT,
+            "audit.chain.key": str(key.vkey),
+            "audit.chain.predecessors": "[]",
+        }
+        for drafts in itertools.chain(
+            [[sealer.own("audit_log.started", metadata)]], batches, [[sealer.own("audit_log.stopped", {})]]
+        ):
+            sealed = sealer.seal(drafts, clock())
+            writer.write(sealed)
+            log.append(Line(received_at=sealed.received_at, note=sealed.note))
+            if progress is not None:
+                progress(sealer.size)
+        client.close()

@@ -12,16 +12,12 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from spanseal_collector.admission import Draft
-from spanseal_ledger.record import FIELDS, ZERO32, Record
+from spanseal_ledger.record import Record
 
-__all__ = ["Deduplicator", "Stored", "same_content"]
-
-# What a record says by itself: not where it stands, and not what is compared in a way of its own.
-_PLACED = {"chain_id", "seq", "tenant_seq", "received_at", "event_time", "personal_commitment", "metadata"}
-_CONTENT = tuple(name for name in FIELDS if name not in _PLACED)
+__all__ = ["Deduplicator", "Stored"]
 
 
 class Stored(Protocol):
@@ -129,22 +125,3 @@ class Deduplicator:
             and record.producer_seq >= stream.base
             and not stream.holds(record.producer_seq)
         )
-
-
-def same_content(stored: Record, sent: Draft) -> bool:
-    """Tell whether a record says the same as one that is stored (docs/format.md, "Content of a record").
-
-    Where the stored copy's personal data was erased, only the rest is compared. A time that the collector gave
-    is not content.
-    """
-    record = sent.record
-    if any(getattr(stored, name) != getattr(record, name) for name in _CONTENT):
-        return False
-    if not sent.untimed and stored.event_time != record.event_time:
-        return False
-    if dict(stored.metadata) != dict(record.metadata):
-        return False
-    # Erasure takes the salt and leaves the commitment; a record that never had personal data has neither.
-    erased = not stored.personal_salt and stored.personal_commitment != ZERO32
-    mine: tuple[Any, ...] = (record.actor_email, record.actor_ip, dict(record.personal))
-    return erased or (stored.actor_email, stored.actor_ip, dict(stored.personal)) == mine

@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 
 from spanseal_collector.admission import Draft, Rejected
 from spanseal_collector.clock import Clock
-from spanseal_collector.deduplication import Deduplicator, same_content
+from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.errors import BusyError, StalledError, UnavailableError
 from spanseal_collector.exporter import CheckpointSink, Exporter, RecordSink
 from spanseal_collector.heartbeat import Heartbeat
 from spanseal_collector.quarantine import conflicting, quarantine
 from spanseal_collector.sealer import COLLECTOR_TENANT, Sealer
 from spanseal_ledger.checkpoint import Checkpoint
+from spanseal_ledger.content import same_content
 from spanseal_ledger.record import Record
 from spanseal_storage.errors import EngineError
 
@@ -326,7 +327,7 @@ class Pipeline:
             twin = fresh[key].record if key in fresh else known.get(key)
             if twin is None:
                 fresh[key] = item
-            elif same_content(twin, item):
+            elif same_content(twin, item.record, timed=not item.untimed):
                 self.statistics.duplicates += 1
             else:
                 rejected.append((conflicting(item), twin))

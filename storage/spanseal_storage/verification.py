@@ -11,6 +11,7 @@ from spanseal_ledger.checkpoint_log import Line
 from spanseal_ledger.verifier import LogVerifier, TrustedKeys, VerificationResult
 from spanseal_storage.rows import query
 from spanseal_storage.schema import DATABASE
+from spanseal_storage.streams import read_streams
 from spanseal_storage.tiles import TILE, Tile, load_tiles
 
 __all__ = ["Progress", "verify_log"]
@@ -74,7 +75,7 @@ def verify_log(
             if progress is not None:
                 progress(done, total)
         log.add(verifier.finish())
-    return log.finish()
+    return log.finish(read_streams(client, records=total, chains=len(chains)))
 
 
 def _read_ahead(client: Any, chain: _Chain, stops: Sequence[int]) -> Iterator[list[Tile]]:

@@ -68,7 +68,7 @@ def test_flask_run_is_audited_and_what_it_leaves_is_sent_by_the_next_start(tmp_p
             "WHERE action LIKE 'session.%' ORDER BY event_time"
         )
         assert [row[:6] for row in rows] == [
-            (answer.headers["X-Request-Id"], "session.deleted", "success", "session", "s-9", "small")
+            (answer.headers["X-Request-Id"], "session.revoked", "success", "session", "s-9", "small")
             for answer in (first, second)
         ]
         # The client asked for no trace; that is none of the audit's business.

@@ -33,7 +33,7 @@ from spanseal_ledger.record import (
     record_hash,
 )
 from spanseal_ledger.tree import consistency_proof, inclusion_proof, leaf_hash, node_hash, tree_root
-from spanseal_ledger.verifier import ENDING_ACTIONS, LogVerifier, StoredRow, TrustedKeys
+from spanseal_ledger.verifier import ENDING_ACTIONS, LogVerifier, StoredRow, StreamFacts, TrustedKeys
 from spanseal_storage.schema import COLUMN_NAMES, COLUMNS
 from tests.ledger.vectors import VECTORS
 
@@ -266,7 +266,7 @@ def test_nothing_is_found_in_the_example() -> None:
     for row in ROWS:
         chain.row(row)
     log.add(chain.finish())
-    result = log.finish()
+    result = log.finish(StreamFacts(streams=(), now=0))
     assert not result.findings
     assert not result.information
     assert (result.records, result.checkpoints, result.log_lines) == (3, 2, 2)
@@ -331,6 +331,10 @@ def test_the_collectors_own_records() -> None:
     paths = modules("pipeline", "service", "sealer", "lineage", "quarantine", "heartbeat")
     actions = set().union(*(constants(path, r"audit_log\.[a-z_]+") for path in paths))
     keys = set().union(*(constants(path, r"audit\.[a-z_0-9]+\.[a-z_0-9.]+") for path in paths))
+    producers = {key for key in keys if key.startswith("audit.producer.")}
+    assert producers
+    assert producers <= set(re.findall(r"`(audit\.producer\.[a-z_.]+)`", section("Reserved metadata keys")))
+    keys -= producers
     assert actions >= ENDING_ACTIONS
     assert len(keys) > 15
     assert actions | keys <= named

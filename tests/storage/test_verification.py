@@ -130,7 +130,7 @@ def test_a_repeated_row_is_information(data: Path) -> None:
         insert_rows(client, rows_of_chain(client, only_chain(client), VICTIM)[:1])
     result = verify(data)
     assert kinds(result) == []
-    assert [(i.kind, i.seq) for i in result.information] == [("repeated_row", VICTIM)]
+    assert [(i.kind, i.seq) for i in result.information if i.seq is not None] == [("repeated_row", VICTIM)]
 
 
 def test_rows_that_changed_places_are_named(data: Path) -> None:

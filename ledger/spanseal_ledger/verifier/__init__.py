@@ -26,9 +26,13 @@ The rules, in the order in which they are applied (docs/format.md, "What a verif
 8. Every predecessor that a chain names is there, with that size and root (`chain_missing`, `truncated`,
    `predecessor_mismatch`, `predecessors_unreadable`); growth beyond it is `late_growth` (information).
 9. Nothing follows the end of a chain (`after_end`); tenant_seq is contiguous per tenant (`tenant_gap`).
+10. Numbers of a producer's stream below the highest one seen, or named by a later stream, are in a record, a
+   quarantine record or a ``producer.gap`` (`lost_before_collector`; `pending` while they may still be on their
+   way). Streams without an end are `stream_open`, records in two chains `delivered_twice` (information both), or
+   `conflict` where they differ. Only where the streams are given: else every result says that it was not checked.
+12. More than two missing heartbeats are `silent` (information).
 
-Not checked yet, and said so in every result: 10 (streams of producers, one record in two chains), 11 (ranges in
-archives or purged: what is absent is `missing`), 12 (heartbeats).
+Not checked yet, and said so in every result: 11 (ranges in archives or purged: what is absent is `missing`).
 
 After an error the machine goes on with the hash that the rest of the chain was built on, as far as it can be
 known, so that one forgery is one finding and not one for every row behind it. Findings of one kind over adjacent
@@ -48,9 +52,20 @@ from spanseal_ledger.verifier._model import (
     TrustedKeys,
     VerificationResult,
 )
+from spanseal_ledger.verifier._streams import (
+    GRACE_NS,
+    Absent,
+    Stream,
+    StreamFacts,
+    Twin,
+    gap_of,
+    previous_of,
+)
 
 __all__ = [
     "ENDING_ACTIONS",
+    "GRACE_NS",
+    "Absent",
     "ChainResult",
     "ChainVerifier",
     "CheckedRun",
@@ -59,6 +74,11 @@ __all__ = [
     "LogVerifier",
     "Predecessor",
     "StoredRow",
+    "Stream",
+    "StreamFacts",
     "TrustedKeys",
+    "Twin",
     "VerificationResult",
+    "gap_of",
+    "previous_of",
 ]

@@ -1,4 +1,4 @@
-"""One chain, in the order of seq: rules 1 to 7 and 9."""
+"""One chain, in the order of seq: rules 1 to 7, 9 and 12."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanseal_ledger.note import VerificationKey, note_text
 from spanseal_ledger.record import FORMAT, ZERO32, Record
 from spanseal_ledger.verifier._collector_rows import erasure, predecessors
 from spanseal_ledger.verifier._findings import Findings, ranges
-from spanseal_ledger.verifier._growth import Tenants, Tree
+from spanseal_ledger.verifier._growth import Heartbeats, Tenants, Tree
 from spanseal_ledger.verifier._judge import judge, judge_link
 from spanseal_ledger.verifier._lines import ChainLines
 from spanseal_ledger.verifier._model import (
@@ -30,6 +30,8 @@ from spanseal_ledger.verifier._signatures import ChainKeys, Untrusted, key_of
 __all__ = ["PERSONAL_MISSING", "ChainVerifier"]
 
 PERSONAL_MISSING = "the personal data is gone, and no proved audit_log.erased names this record"
+
+_HEARD = ENDING_ACTIONS | {"audit_log.started", "audit_log.heartbeat"}
 
 
 class ChainVerifier:
@@ -73,6 +75,7 @@ class ChainVerifier:
         self._after_run = False
         self._started = False
         self._unpinned_said = False
+        self._heartbeats = Heartbeats()
         self._ended = ""
         self._valid = 0
         self._proved = 0
@@ -302,6 +305,8 @@ class ChainVerifier:
             return
         if record.action in ENDING_ACTIONS:
             self._ended = record.action
+        if record.action in _HEARD and (silence := self._heartbeats.take(record.received_at)):
+            self._findings.add("silent", record.seq, silence, severity="information")
         if record.action == "audit_log.key_rotated":
             self._next_key = key_of(record.metadata.get("audit.chain.next_key", ""))
             self._next_key_at = record.seq

@@ -1,4 +1,4 @@
-"""A chain's tree and its tenants' counters while rows are taken in."""
+"""A chain's tree, its tenants' counters and its heartbeats while rows are taken in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from spanseal_ledger.tree import Frontier
 
-__all__ = ["Tenants", "Tree"]
+__all__ = ["HEARTBEAT_NS", "Heartbeats", "Tenants", "Tree"]
+
+HEARTBEAT_NS = 3600 * 10**9
+"""At least so often a collector says that it is there."""
+_ALLOWED = 2
+"""Heartbeats that may be missing."""
 
 
 class Tree:
@@ -74,3 +79,18 @@ class Tenants:
             self.unknown -= lacking
             return ""
         return f"tenant {tenant[:64]!a} goes on with tenant_seq {first} where {expected} is due"
+
+
+class Heartbeats:
+    """A collector says at least hourly that it is there (rule 12)."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def take(self, received_at: int) -> str:
+        """Take in a record that counts as a heartbeat; return what is to be told, empty where nothing is."""
+        last, self._last = self._last, received_at
+        missing = (received_at - last) // HEARTBEAT_NS - 1 if last is not None else 0
+        if missing <= _ALLOWED:
+            return ""
+        return f"{missing} heartbeats are missing before it: the collector was frozen or kept silent"

@@ -1,4 +1,4 @@
-"""The whole log: what takes several chains, or the checkpoint log as a whole, to say (rules 1, 4, 7 and 8)."""
+"""The whole log: what takes several chains, or the checkpoint log as a whole, to say (rules 1, 4, 7, 8, 10)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from spanseal_ledger.verifier._model import (
     TrustedKeys,
     VerificationResult,
 )
+from spanseal_ledger.verifier._streams import StreamFacts, judge_streams
 
 __all__ = ["LogVerifier"]
 
+_NO_STREAMS = "streams of producers, and records in two chains, were not given"
+_ROWS_LACK = "rows are missing or were changed: what producers' streams lack may be these"
+_UNRELIABLE = frozenset(
+    {"chain_missing", "conflicting_row", "missing", "not_started", "record_changed", "truncated"}
+)
 _NOT_CHECKED = (
-    (10, "streams of producers, and one record in two chains, are not checked yet"),
     (
         11,
         "archives and purges are not looked at yet: a range that was archived or purged is reported as missing",
     ),
-    (12, "missing heartbeats are not looked for yet"),
 )
 _NO_LOG = "no checkpoint log was given: a cut tail, a resigned suffix or a dropped last chain cannot be known"
 
@@ -151,8 +155,13 @@ class LogVerifier:
             raise ValueError(f"the result of chain {result.chain_id} was added twice")
         self._results[result.chain_id] = result
 
-    def finish(self) -> VerificationResult:
-        """Apply the rules that take all chains, and give the verdict."""
+    def finish(self, streams: StreamFacts | None = None) -> VerificationResult:
+        """Apply the rules that take all chains, and give the verdict.
+
+        Args:
+            streams: what is stored of producers' streams; without it rule 10 is not checked.
+
+        """
         present = {name: result for name, result in self._results.items() if result.rows}
         trusted = _introduced(frozenset(self._keys.pinned), present.values())
         erasures = _erasures(result for result in present.values() if result.key in trusted)
@@ -168,10 +177,18 @@ class LogVerifier:
             f for f in verdict.findings if f.kind != "chain_missing" or f.chain_id not in verdict.absent
         ]
         findings += [chain.finding() for chain in verdict.absent.values()]
+        not_checked = _NOT_CHECKED if self._has_log else ((7, _NO_LOG), *_NOT_CHECKED)
+        if streams is None or _UNRELIABLE.intersection(finding.kind for finding in findings):
+            why = _NO_STREAMS if streams is None else _ROWS_LACK
+            not_checked = tuple(sorted((*not_checked, (10, why))))
+        else:
+            lost, told = judge_streams(streams)
+            findings += lost
+            verdict.information += told
         return VerificationResult(
             findings=tuple(findings),
             information=tuple(verdict.information),
-            not_checked=_NOT_CHECKED if self._has_log else ((7, _NO_LOG), *_NOT_CHECKED),
+            not_checked=not_checked,
             chains=len(present),
             records=sum(result.rows for result in present.values()),
             checkpoints=sum(result.checkpoints for result in present.values()),
