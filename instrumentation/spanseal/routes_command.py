@@ -87,7 +87,8 @@ def routes(
 
 
 def _report(target: str, rules_path: Path | None, *, use_rules: bool) -> Any:
-    from .routes_app import load_app  # noqa: PLC0415 - help needs none of what the report needs
+    from .privileged.policy_file import read_policy  # noqa: PLC0415 - help needs none of what the report needs
+    from .routes_app import load_app  # noqa: PLC0415
     from .routes_report import report  # noqa: PLC0415
     from .rules import DEFAULTS, Rules  # noqa: PLC0415
     from .rules_file import read  # noqa: PLC0415
@@ -97,7 +98,7 @@ def _report(target: str, rules_path: Path | None, *, use_rules: bool) -> Any:
     path = rules_path or (Path(named) if named else None)
     if use_rules and path is not None:
         try:
-            rules = Rules(read(path).rules)
+            rules = Rules(read(path, read_policy).rules)
         except ConfigurationError as error:
             raise ConfigurationError(f"the rules file cannot be used:\n{error}") from None
     return report(load_app(target), rules)

@@ -37,7 +37,7 @@ def starter(report: Report) -> str:
     if not report.routes:
         raise ConfigurationError("the application has no routes: there is nothing to write")
     parts = [part for line in sorted(report.routes, key=_exact_first) for part in _rule(line)]
-    if all(part.startswith("  #") for part in parts if part):
+    if all(part.lstrip().startswith("#") for part in parts if part):
         return "\n".join([_HEAD.rstrip("\n") + " []", *parts]) + "\n"
     return _HEAD + "\n".join(parts) + "\n"
 
@@ -74,7 +74,6 @@ def _rule(line: RouteLine) -> Iterator[str]:
             yield f"    # resource: {{type: {kind or '…'}, id: {{response: /id}}}}"
         if subject.variable and line.resolved.subject_type:
             yield f"{indent}subject: {{type: {line.resolved.subject_type}, id: {subject.variable}}}"
-    yield "    # data_classes: []"
 
 
 def _route(route: str) -> str:
