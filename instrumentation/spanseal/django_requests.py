@@ -15,7 +15,9 @@ from typing import Any
 
 from opentelemetry import trace
 
+from . import marks
 from .actor import Actor
+from .correlation import mark_span
 from .errors import NotAudited
 from .request import AuditedRequest
 from .route_templates import template
@@ -63,6 +65,7 @@ def _joined(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Ca
         audited = _find(span) if _find is not None else None
         if audited is not None:
             _safely(ours, audited, request)
+            _safely(lambda known, _: mark_span(span, known.request_id), audited, request)
         if theirs is not None:
             theirs(span, request, *more)
 
@@ -129,6 +132,7 @@ def _see_route(audited: SpanRequest, match: Any) -> None:
     values = {
         str(name): _text(value)[:_MAX_VALUE] for name, value in match.kwargs.items() if value is not None
     }
+    audited.mark = marks.of(match.func, audited.method)
     audited.matched(template(route).text, values)
 
 

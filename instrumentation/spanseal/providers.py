@@ -30,7 +30,7 @@ _watched = False
 
 
 def instrument_provider(provider: TracerProvider) -> None:
-    """Audit the server spans of a tracer provider. Twice is once.
+    """Audit the server spans of a tracer provider, unless `SPANSEAL_SPANS` is `false`. Twice is once.
 
     What `opentelemetry-instrument` sets up, and what becomes the global provider after that, needs no such call. Call
     this for one that is passed by hand (`FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)`), before

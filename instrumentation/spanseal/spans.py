@@ -15,13 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import baggage, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from . import django_requests, response_header
-from .errors import NotAudited
+from .correlation import carry, mark_span
+from .errors import ConfigurationError, NotAudited
+from .parent import BAGGAGE_KEY, parent_in
 from .request import AuditedRequest, current_request
 from .runtime import Runtime, current
 from .settings import refuses
@@ -54,12 +56,12 @@ class SpanAuditor(SpanProcessor):
 
     # --- what the SDK calls ------------------------------------------------------------------------------
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's own
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Follow a server span, and write down at once what may change something."""
         if span.kind is not SpanKind.SERVER:
             return
         try:
-            self._start(span)
+            self._start(span, parent_context)
         except NotAudited:
             pass  # said already: it cannot be refused from here
         except Exception as error:  # noqa: BLE001 - it is said in there
@@ -100,7 +102,12 @@ class SpanAuditor(SpanProcessor):
     def wanted(self) -> bool:
         """Say whether a server span that begins here is of use: not where a boundary audits its request."""
         request = current_request.named()
-        return request is None or isinstance(request, SpanRequest) or request.ended
+        if request is not None and not isinstance(request, SpanRequest) and not request.ended:
+            return False
+        try:
+            return current().settings.spans
+        except ConfigurationError:
+            return True  # what is wrong is said where a record is made
 
     def of_span(self, span: trace.Span) -> SpanRequest | None:
         """Return the request of a span that has not ended."""
@@ -132,7 +139,7 @@ class SpanAuditor(SpanProcessor):
 
     # -------------------------------------------------------------------------------------------------------
 
-    def _start(self, span: Span) -> None:
+    def _start(self, span: Span, parent_context: Context | None) -> None:
         scope = span.instrumentation_scope
         name = scope.name if scope is not None else ""
         if not self.wanted() or (name == _FLASK and _flask_is_audited()):
@@ -148,6 +155,10 @@ class SpanAuditor(SpanProcessor):
             return
         self._follow(span, request, runtime)
         response_header.ensure(self.of_span)
+        carry()
+        mark_span(span, request.request_id)
+        if runtime.settings.baggage:
+            request.parent_id = parent_in(baggage.get_baggage(BAGGAGE_KEY, parent_context))
         request.outer = current_request.named()
         if isinstance(request.outer, SpanRequest) and request.outer.ended:
             request.outer = None

@@ -477,6 +477,17 @@ def test_proxies_that_are_trusted(audit: Audit, tracer: trace.Tracer) -> None:
     assert audit.record().attributes["client.address"] == "192.0.2.5"
 
 
+def test_by_hand_as_well_it_can_be_switched_off(audit: Audit) -> None:
+    audit.set(SPANSEAL_SPANS="false")
+    with (
+        provider_of(ALWAYS_ON)
+        .get_tracer("t")
+        .start_as_current_span("x", kind=SERVER, attributes=http("POST"))
+    ):
+        assert spanseal.request_id() == ""
+    assert audit.records() == []
+
+
 def test_a_resolver_is_asked(audit: Audit, tracer: trace.Tracer) -> None:
     audit.set(SPANSEAL_ACTOR_RESOLVER="tests.instrumentation.frameworks.resolver:who")
     for status in (200, 403):

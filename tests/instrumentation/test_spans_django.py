@@ -41,6 +41,11 @@ class User:
         return "ada"
 
 
+@spanseal.action("file.shown", resource_id="pk")
+def marked() -> None:
+    """Stand in for a view."""
+
+
 class Request(SimpleNamespace):
     """As Django's request."""
 
@@ -122,6 +127,14 @@ def test_sessions_are_named_by_their_digest(
     visit(tracer, Request(session=store()))
     assert ("session.id" in audit.record().attributes) is known
     assert b"s3cr3t" not in audit.bytes()
+
+
+def test_a_view_that_says_what_it_does(audit: Audit, tracer: trace.Tracer) -> None:
+    request = Request()
+    request.resolver_match = SimpleNamespace(route="a/<int:pk>/", kwargs={"pk": 4}, func=marked)
+    visit(tracer, request)
+    record = audit.record()
+    assert (record.action, record.attributes["audit.target.id"]) == ("file.shown", "4")
 
 
 def test_an_odd_request_ends_nothing(audit: Audit, tracer: trace.Tracer) -> None:
