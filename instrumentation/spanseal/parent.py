@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_plus
 
-__all__ = ["BAGGAGE_KEY", "PARENT", "parent_of"]
+__all__ = ["BAGGAGE_KEY", "PARENT", "parent_in", "parent_of"]
 
 BAGGAGE_KEY = "spanseal.request_id"
 PARENT = "spanseal.parent.request_id"
@@ -31,3 +31,8 @@ def parent_of(header: str) -> str:
             found = unquote_plus(value.strip())
             return found if _ID.fullmatch(found) else ""
     return ""
+
+
+def parent_in(value: object) -> str:
+    """Return the same from the value that OpenTelemetry's baggage holds; empty where it is nothing of that form."""
+    return value if isinstance(value, str) and _ID.fullmatch(value) else ""

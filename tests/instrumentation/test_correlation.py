@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import logging.config
@@ -354,3 +355,50 @@ def test_two_services_share_a_trace_and_keep_their_own_ids(
     assert found[inner[0]].trace_id == found[outer].trace_id != ""
     assert found[inner[0]].span_id != found[outer].span_id
     assert json.dumps([one.action for one in found.values()]).count("order.") == 3
+
+
+# --- other frameworks, which are heard of by their spans -----------------------------------------------------------
+
+
+async def ask(app: Any, headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Call an ASGI application as a server does; return the headers of its answer."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/patients", "query_string": b"", "headers": headers}
+    await app({**scope, "scheme": "http", "asgi": {"version": "3.0"}}, receive, send)
+    return dict(sent[0]["headers"])
+
+
+@pytest.mark.usefixtures("propagators")
+def test_fastapi_is_correlated_in_the_same_ways(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi import FastAPI
+    from opentelemetry.instrumentation import propagators as response_propagators
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+    monkeypatch.setattr(response_propagators, "_RESPONSE_PROPAGATOR", None)
+    audit.set(SPANSEAL_BAGGAGE="true", SPANSEAL_SPAN_ATTRIBUTE="true")
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    spanseal.instrument_provider(provider)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app = FastAPI()
+    seen: list[str | None] = []
+
+    @app.get("/patients")
+    def patients() -> str:
+        seen.append(injected())
+        return spanseal.request_id()
+
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)
+    answer = asyncio.run(ask(app, [(b"baggage", b"spanseal.request_id=p-1,a=b")]))
+    identifier = answer[b"x-request-id"].decode()
+    assert seen == [f"spanseal.request_id={identifier},a=b"]
+    assert audit.record().attributes["spanseal.parent.request_id"] == "p-1"
+    marked = {(span.attributes or {}).get("audit.request.id") for span in exporter.get_finished_spans()}
+    assert identifier in marked <= {identifier, None}
