@@ -161,7 +161,8 @@ def _rows(line: Any) -> Iterator[Sequence[str]]:
 
 
 def _meaning(found: Any) -> tuple[str, str, str, str]:
-    action = f"{found.action} ({found.outcome})" if found.outcome else found.action
+    outcome = ": ".join(part for part in (found.outcome, found.failure_reason) if part)
+    action = f"{found.action} ({outcome})" if outcome else found.action
     reference = found.resource
     identifier = f"={reference.variable}" if reference.variable else ""
     if reference.pointer:

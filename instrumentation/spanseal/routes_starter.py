@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .errors import ConfigurationError
 from .routes_report import NO_RESOURCE_ID, Report, RouteLine
-from .rules_pattern import RoutePattern
+from .rules_pattern import RoutePattern, without_converters
 
 __all__ = ["starter"]
 
-_PLAIN = re.compile(r"/[A-Za-z0-9_/<>.~-]*")
+_METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
+_PLAIN = re.compile(r"/[A-Za-z0-9_/<>:.~-]*(?<!:)")
 _HEAD = """\
 # What the requests of this application mean: see docs/rules.md. This file changes nothing as it stands: each rule says
 # what the default says. Change what is not right, add what only you know, and leave out the rules that say nothing new.
@@ -36,44 +37,50 @@ def starter(report: Report) -> str:
     """
     if not report.routes:
         raise ConfigurationError("the application has no routes: there is nothing to write")
-    parts = [part for line in sorted(report.routes, key=_exact_first) for part in _rule(line)]
+    parts = [part for lines in _together(report.routes) for part in _rule(lines)]
     if all(part.lstrip().startswith("#") for part in parts if part):
         return "\n".join([_HEAD.rstrip("\n") + " []", *parts]) + "\n"
     return _HEAD + "\n".join(parts) + "\n"
 
 
-def _exact_first(line: RouteLine) -> tuple[bool, str]:
+def _together(lines: Iterable[RouteLine]) -> list[list[RouteLine]]:
+    """Put the methods of a route that mean the same together, in an order in which no rule hides another."""
+    together: dict[tuple[object, ...], list[RouteLine]] = {}
     # `<pid>` in a rule stands for `<int:pid>` too, so that one has to come before it.
-    return ":" not in line.route, line.route
+    for line in sorted(lines, key=lambda line: (without_converters(line.route), ":" not in line.route)):
+        able = _METHOD.fullmatch(line.method) is not None
+        said = (line.resolved.action, line.resolved.resource, line.resolved.subject, line.source == "@action")
+        together.setdefault((line.route, able, *said), []).append(line)
+    return list(together.values())
 
 
-def _rule(line: RouteLine) -> Iterator[str]:
+def _rule(lines: list[RouteLine]) -> Iterator[str]:
+    line = lines[0]
+    resource, subject, kind = line.resolved.resource, line.resolved.subject, line.resolved.resource_type
     yield ""
-    yield f"  # {_comment(line.endpoint)}"
-    for gap in line.gaps:
+    yield f"  # {_comment(', '.join(dict.fromkeys(one.endpoint for one in lines)))}"
+    for gap in dict.fromkeys(gap for one in lines for gap in one.gaps):
         yield f"  # {gap.kind}: {_comment(gap.text)}"
     route = _route(line.route)
-    method = line.method if re.fullmatch(r"[A-Z]+(-[A-Z]+)*", line.method) else ""
-    if not (route and method):
-        yield f"  # a rule cannot name this route: {_comment(line.method)} {_comment(line.route)}"
+    methods = [one.method for one in lines]
+    if not route or _METHOD.fullmatch(line.method) is None:
+        yield f"  # a rule cannot name this route: {_comment(' '.join([*methods, line.route]))}"
         return
-    marked = line.source == "@action"
-    begin = "  # - " if marked else "  - "
-    indent = "  #   " if marked else "    "
-    if marked:
-        yield f"  # @action says it: {line.resolved.action}"
-    yield f"{begin}route: {route}"
-    yield f"{indent}method: {method}"
-    if not marked:
-        yield f"{indent}action: {line.resolved.action}"
-        resource, subject = line.resolved.resource, line.resolved.subject
-        kind = line.resolved.resource_type
-        if resource.variable and kind:
-            yield f"{indent}resource: {{type: {kind}, id: {resource.variable}}}"
-        elif any(gap.kind == NO_RESOURCE_ID for gap in line.gaps):
-            yield f"    # resource: {{type: {kind or '…'}, id: {{response: /id}}}}"
-        if subject.variable and line.resolved.subject_type:
-            yield f"{indent}subject: {{type: {line.resolved.subject_type}, id: {subject.variable}}}"
+    method = f"[{', '.join(methods)}]" if len(methods) > 1 else methods[0]
+    if line.source == "@action":
+        yield f"  # @action says what it is: {line.resolved.action}"
+        yield f"  # - route: {route}"
+        yield f"  #   method: {method}"
+        return
+    yield f"  - route: {route}"
+    yield f"    method: {method}"
+    yield f"    action: {line.resolved.action}"
+    if resource.variable and kind:
+        yield f"    resource: {{type: {kind}, id: {resource.variable}}}"
+    elif any(gap.kind == NO_RESOURCE_ID for one in lines for gap in one.gaps):
+        yield f"    # resource: {{type: {kind or '…'}, id: {{response: /id}}}}"
+    if subject.variable and line.resolved.subject_type:
+        yield f"    subject: {{type: {line.resolved.subject_type}, id: {subject.variable}}}"
 
 
 def _route(route: str) -> str:

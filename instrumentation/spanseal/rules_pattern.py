@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["UNMATCHED", "RoutePattern", "variables"]
+__all__ = ["UNMATCHED", "RoutePattern", "variables", "without_converters"]
 
 UNMATCHED = "unmatched"
 """What a rules file calls requests for which no route was found."""
@@ -32,8 +32,9 @@ def _segments(route: str) -> tuple[str, ...]:
     return tuple(segments)
 
 
-def _without_converters(segment: str) -> str:
-    return _WITH_CONVERTER.sub(r"<\1>", segment)
+def without_converters(route: str) -> str:
+    """Return a route's template, or a part of it, with `<pid>` for `<int:pid>`."""
+    return _WITH_CONVERTER.sub(r"<\1>", route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,6 @@ class RoutePattern:
         ):
             return False
         return all(
-            wanted == segment or (wanted == "*" and segment != "") or wanted == _without_converters(segment)
+            wanted == segment or (wanted == "*" and segment != "") or wanted == without_converters(segment)
             for wanted, segment in zip(self.segments, segments, strict=False)
         )

@@ -216,7 +216,7 @@ def test_the_table() -> None:
         "GET / index.viewed index default: method unmapped",
         "GET /health not recorded: probes rules.yaml:6",
         "POST /login user.signed_in user default: well-known no-actor",
-        "if 200 user.signed_in (failure) user default: well-known, rules.yaml:5",
+        "if 200 user.signed_in (failure: wrong password) user default: well-known, rules.yaml:5",
         "POST /orders order.created order=answer /id chd default: method, rules.yaml:3, rules.yaml:4 no-actor",
         "POST /orders/<int:oid>/lines line.created line of order=oid chd default: method, rules.yaml:4 no-resource-id, no-actor",
         "POST /marked/<x> thing.marked thing=x @action no-actor",
@@ -338,7 +338,7 @@ def test_the_file_to_begin_with_says_what_the_defaults_say(folder: Path) -> None
     app = sys.modules["shop"].app
     rules = load_rules(folder / "new.yaml")
     assert meanings(rules, app) == meanings(DEFAULTS, app)
-    assert len(rules.rules) == 13  # one is the decorator's
+    assert len(rules.rules) == 13  # one route is the decorator's
     text = (folder / "new.yaml").read_text()
     assert "# no-resource-id: it changes something, and the record does not say which one" in text
     assert "    # resource: {type: order, id: {response: /id}}\n" in text
