@@ -89,14 +89,15 @@ def _patch() -> None:
     with _lock:
         if _patched:
             return
-        for name, wrap in (
-            *((entrance, _audited) for entrance in _ENTRANCES),
-            ("dispatch_request", _seen_before),
-        ):
+        wrappers: dict[str, Callable[[Any], Any]] = {
+            **dict.fromkeys(_ENTRANCES, _audited),
+            "dispatch_request": _seen_before,
+            "preprocess_request": _gated,
+        }
+        for name, wrap in wrappers.items():
             original = getattr(flask.Flask, name)
             _patches[name] = original, wrap(original)
             setattr(flask.Flask, name, _patches[name][1])
-        flask.Flask.preprocess_request = _gated(flask.Flask.preprocess_request)  # type: ignore[method-assign]
         # Strong references: nobody else holds these functions.
         flask.request_started.connect(_started, weak=False)
         flask.request_finished.connect(_finished, weak=False)

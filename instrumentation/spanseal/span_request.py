@@ -60,6 +60,8 @@ class SpanRequest(AuditedRequest):
     """The framework's own request, where it is known."""
     route_is_known: bool = False
     """Whether the framework itself has told the route, which it knows better than the span."""
+    inner_route: str = ""
+    """Of an application that is mounted in the span's own, as it writes it, with where it is mounted."""
     messages: bool = False
     """Whether what is sent to the client is seen passing (ASGI)."""
     complete: bool = False
@@ -114,13 +116,18 @@ class SpanRequest(AuditedRequest):
         known = AuditedRequest.of_environ(environ, self.runtime)
         self.environ = environ
         self.request_id, self.incoming_id, self.peer = known.request_id, known.incoming_id, known.peer
+        self.parent_id = known.parent_id or self.parent_id
         self.client_address = known.client_address or self.client_address
         self.user_agent = known.user_agent or self.user_agent
 
     def is_seen_again_by(self, other: SpanRequest) -> bool:
         """Say whether a server span inside of its own shows the same request: two middlewares make one each."""
         mine, others = self.facts, other.facts
-        return bool(mine.path) and (mine.kind, mine.method, mine.path) == (others.kind, others.method, others.path)
+        return bool(mine.path) and (mine.kind, mine.method, mine.path) == (
+            others.kind,
+            others.method,
+            others.path,
+        )
 
     def give_way(self, inner: AuditedRequest, path: str) -> None:
         """Let a Flask application that is mounted here record it: at its boundary more is known. It stays one record."""
@@ -145,10 +152,18 @@ class SpanRequest(AuditedRequest):
             self.client_address = client_address(came_by, self.runtime.settings.trusted_proxies)
         self.incoming_id = self.incoming_id or facts.request_id
         if facts.route and not self.route_is_known:
-            route = template(facts.route)
+            route = template(self.inner_route or facts.route)
             self.matched(route.text, route.values(facts.path, encoded=facts.encoded))
         self._see_failure(span)
         self.find_actor()
+
+    def see_inside(self, route: str) -> None:
+        """Take the route of an application that is mounted at this one's, if the path is what both say."""
+        whole = f"{self.facts.route.rstrip('/')}/{route.lstrip('/')}"
+        if self.facts.route and not self.taken_over and template(whole).fits(self.facts.path):
+            self.inner_route = whole
+            read = template(whole)
+            self.matched(read.text, read.values(self.facts.path, encoded=self.facts.encoded))
 
     def matched(self, route: str | None, view_args: Mapping[str, str]) -> None:
         """As of any request; but one that was begun is not left out any more."""
