@@ -72,6 +72,14 @@ class Server(Service):
             **(env or {}),
         }
 
+    def start(self) -> Self:
+        """Start it; what does not come up does not stay."""
+        try:
+            return super().start()
+        except BaseException:
+            self.kill()
+            raise
+
     def signal_worker(self, number: int, rng: random.Random) -> None:
         """Send a signal to one of its workers."""
         with suppress(ProcessLookupError):
