@@ -52,7 +52,7 @@ def instrument_provider(provider: TracerProvider) -> None:
     with _lock:
         if isinstance(provider.sampler, RecordServerSpans):
             return
-        sampler = RecordServerSpans(provider.sampler, follower.wanted)
+        sampler = RecordServerSpans(provider.sampler, follower.wanted, follower.inside)
         provider.sampler = sampler
         # Tracers that were made before keep the sampler that they were made with.
         for tracer in list(getattr(provider, "_tracers", {}).values()):

@@ -52,6 +52,10 @@ class RouteTemplate:
     pattern: re.Pattern[str] | None
     """What a path of this route looks like; None where this cannot be told."""
 
+    def fits(self, path: str) -> bool:
+        """Say whether a path is one of this route, as far as that can be told."""
+        return self.pattern is not None and len(path) <= MAX_PATH and self.pattern.fullmatch(path) is not None
+
     def values(self, path: str, *, encoded: bool) -> dict[str, str]:
         """Take the variables' values from a path.
 
@@ -62,10 +66,7 @@ class RouteTemplate:
         Returns:
             The values by their names; nothing where the path is not one of this route, or too long.
         """
-        if self.pattern is None or not self.names or len(path) > MAX_PATH:
-            return {}
-        found = self.pattern.fullmatch(path)
-        if found is None:
+        if self.pattern is None or len(path) > MAX_PATH or (found := self.pattern.fullmatch(path)) is None:
             return {}
         values = zip(self.names, found.groups(), strict=True)
         return {name: unquote(value) if encoded else value for name, value in values if value}

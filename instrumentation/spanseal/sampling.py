@@ -25,11 +25,19 @@ class RecordServerSpans(Sampler):
         sampler: The application's own. Its trace state and its attributes are kept, and so are all its other
             answers.
         wanted: Says whether a server span that begins now is of use. Where it is not, it stays dropped.
+        inside: Is told of spans that begin inside of others and bear a route, dropped or not: where a server span
+            is of an application, and another one is mounted in it, these know what was asked for.
     """
 
-    def __init__(self, sampler: Sampler, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        wanted: Callable[[], bool],
+        inside: Callable[[Context | None, str], None] = lambda _context, _route: None,
+    ) -> None:
         self.sampler = sampler
         self._wanted = wanted
+        self._inside = inside
 
     def should_sample(
         self,
@@ -45,6 +53,12 @@ class RecordServerSpans(Sampler):
         # A sampler may be older than its last argument: it is passed on only where it was given.
         more: dict[str, Any] = {} if trace_state is None else {"trace_state": trace_state}
         result = self.sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, **more)
+        if (
+            kind is SpanKind.INTERNAL
+            and attributes
+            and isinstance(route := attributes.get("http.route"), str)
+        ):
+            self._inside(parent_context, route)
         if kind is not SpanKind.SERVER or result.decision is not Decision.DROP or not self._wanted():
             return result
         # What the span was begun with: a sampler that drops gives none of it back.

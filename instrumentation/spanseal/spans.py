@@ -109,6 +109,17 @@ class SpanAuditor(SpanProcessor):
         except ConfigurationError:
             return True  # what is wrong is said where a record is made
 
+    def inside(self, context: Context | None, route: str) -> None:
+        """Take notice of a route inside of a followed span. Never raises."""
+        try:
+            request = self.of_span(trace.get_current_span(context))
+            if request is not None:
+                request.see_inside(route)
+        except NotAudited:
+            pass  # said already
+        except Exception as error:  # noqa: BLE001 - it is said in there
+            self._wrong(error)
+
     def of_span(self, span: trace.Span) -> SpanRequest | None:
         """Return the request of a span that has not ended."""
         followed = self._followed.get(span_key(span))

@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.propagators import (
     set_global_response_propagator,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from starlette.middleware.opentelemetry import OpenTelemetryMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
@@ -222,6 +222,30 @@ def test_starlettes_own_middleware_alone(audit: Audit) -> None:
     assert (updated.action, updated.attributes["audit.target.id"]) == ("patient.updated", "100%25")
     assert updated.attributes["otel.scope.name"] == "starlette"
     assert checked.attributes["audit.request.id"] == updated.attributes["audit.request.id"]
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, ALWAYS_ON])
+def test_an_application_that_is_mounted_in_another(audit: Audit, propagator: None, sampler: Sampler) -> None:  # noqa: ARG001 - it only has to be there
+    provider = TracerProvider(sampler=sampler)
+    spanseal.instrument_provider(provider)
+    outer, inner = FastAPI(), FastAPI()
+
+    @inner.api_route("/patients/{pid}", methods=["GET", "POST"])
+    async def patients(pid: str) -> str:
+        return spanseal.request_id() + pid
+
+    outer.mount("/v1", inner)
+    for made in (outer, inner):
+        FastAPIInstrumentor.instrument_app(made, tracer_provider=provider)
+    answers = [call(outer, "http", path, method="POST") for path in ("/v1/patients/3", "/v1/nothing")]
+    records = audit.records()
+    assert [(r.action, r.attributes.get("audit.target.id"), r.attributes["http.route"]) for r in records] == [
+        ("patient.updated", "3", "/v1/patients/<pid>"),
+        ("index.created", None, "/v1"),
+    ]
+    assert [dict(a[0]["headers"])[b"x-request-id"].decode() for a in answers] == [
+        r.attributes["audit.request.id"] for r in records
+    ]
 
 
 def test_many_requests_at_once(audit: Audit, app: FastAPI) -> None:
