@@ -127,6 +127,8 @@ class AuditedRequest:
     look: Callable[[AuditedRequest], None] | None = None
     """Looks for the actor again, as far as the framework's context is at hand."""
     _changed: bool = False
+    _said: int = 0
+    """How often the application has said something about it."""
     _as_made: Actor | None = None
     """Who acts, as it was when this one was found first."""
 
@@ -168,6 +170,7 @@ class AuditedRequest:
 
     def changed(self) -> None:
         """Take notice that the application has said more about it."""
+        self._said += 1
         self._changed = self._changed or self.pending.answered
 
     def recognise(self, found: Found) -> None:
@@ -209,7 +212,10 @@ class AuditedRequest:
         """
         self.status = status
         if not self.skipped:
+            said = self._said
             self.runtime.answer(self.pending, self.record)
+            # Another thread may have said more while that was written down.
+            self._changed = self._changed or self._said != said
 
     def watch(self, headers: Iterable[tuple[str, str]]) -> None:
         """The answer has these headers: look into it, where a rule asks for that. Never raises."""

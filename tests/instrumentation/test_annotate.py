@@ -13,7 +13,7 @@ import pytest
 from flask.views import MethodView, View
 
 import spanseal
-from spanseal import InvalidRecord, marks
+from spanseal import InvalidRecord, marks, spool
 from tests.instrumentation.calling import BoomError
 from tests.instrumentation.conftest import Audit
 
@@ -22,6 +22,8 @@ def test_what_is_said_goes_before_everything_else_and_adds_up(audit: Audit, app:
     @app.post("/orders/<oid>/notes/<nid>")
     @spanseal.action("note.marked", resource_id="nid", attributes={"from": "mark", "kept": 1})
     def note(oid: str, nid: str) -> str:
+        (begun,) = audit.own_rows()  # before the view ran, and with the mark already
+        assert (begun.action, begun.attributes["audit.target.id"]) == ("note.marked", nid)
         assert oid != nid
         spanseal.annotate(
             action="order.noted",
@@ -103,6 +105,27 @@ def test_an_outcome_can_be_taken_back_but_no_exception_hidden(audit: Audit, app:
         ("success", None),
         ("failure", "tests.instrumentation.calling.BoomError"),
     ]
+
+
+def test_what_a_thread_says_while_the_answer_is_written_down_is_not_lost(
+    audit: Audit, app: flask.Flask
+) -> None:
+    contexts: list[contextvars.Context] = []
+
+    @app.get("/patients")
+    def patients() -> str:
+        contexts.append(contextvars.copy_context())
+        return "none"
+
+    answer = spool.Spool.answer
+
+    def slow(self: spool.Spool, row: int | None, body: bytes) -> int:
+        contexts[0].run(spanseal.annotate, attributes={"late": True})
+        return answer(self, row, body)
+
+    audit.monkeypatch.setattr(spool.Spool, "answer", slow)
+    app.test_client().get("/patients")
+    assert audit.record().attributes["late"] is True
 
 
 WRONG: list[dict[str, Any]] = [

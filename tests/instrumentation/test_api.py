@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -213,5 +215,19 @@ def test_a_wrong_setting_does_not_break_the_application(audit: Audit, log: pytes
 def test_names_are_there() -> None:
     for name in spanseal.__all__:
         assert getattr(spanseal, name) is not None
+        assert name == "__version__" or callable(getattr(spanseal, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = spanseal.nothing
+
+
+@pytest.mark.parametrize("first", ["spanseal.actor", "spanseal.work", "spanseal.testing", "spanseal"])
+def test_names_load_what_they_need_and_no_module_takes_their_place(first: str) -> None:
+    program = (
+        f"import sys, importlib; importlib.import_module({first!r}); import spanseal\n"
+        "heavy = {'flask', 'opentelemetry.sdk', 'requests', 'yaml'} & set(sys.modules)\n"
+        f"assert {first!r} != 'spanseal' or not heavy, heavy\n"
+        "with spanseal.actor('x') as who: assert who.id == 'x'\n"
+        "from spanseal import actor, audited, changes, record\n"
+        "assert all(map(callable, (actor, audited, changes, record)))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
