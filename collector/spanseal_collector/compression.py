@@ -77,7 +77,7 @@ def _members(
         except broken as error:
             raise DecodeError(f"the body is not {name}: {error}") from error
         if len(data) > room:
-            raise TooLargeError(f"the request is larger than {limit} bytes after decompression")
+            raise TooLargeError(f"the request is too large: more than {limit} bytes after decompression")
         if not member.eof:
             raise DecodeError(f"the {name} body is cut short")
         parts.append(data)

@@ -28,7 +28,7 @@ class DecodeError(CollectorError):
 
 
 class TooLargeError(CollectorError):
-    """A request is larger than the limit."""
+    """A request is over a limit. Its message says "too large": over gRPC nothing else tells it from being busy."""
 
 
 class UnsupportedError(CollectorError):

@@ -115,7 +115,9 @@ class Intake:
             size += item.size
             if size > self.pipeline.limits.request_bytes:
                 # A large resource is repeated in each of its records.
-                raise TooLargeError("the request's records take too much memory; send fewer at a time")
+                raise TooLargeError(
+                    "the request is too large: its records take too much memory; send fewer at a time"
+                )
             items.append(item)
         return items, size
 

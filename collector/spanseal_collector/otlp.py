@@ -210,7 +210,7 @@ def _groups(body: bytes, room: int) -> Iterator[ProtobufGroup]:
 
 def _less(room: int, count: int) -> int:
     if count > room:
-        raise TooLargeError("the request has too many records; send less at a time")
+        raise TooLargeError("the request is too large: it has too many records; send less at a time")
     return room - count
 
 

@@ -232,7 +232,7 @@ class _Frame:
     def _count(self) -> None:
         self._room -= 1
         if self._room < 0:
-            raise TooLargeError("the request has too many records; send less at a time")
+            raise TooLargeError("the request is too large: it has too many records; send less at a time")
 
     def _name(self, quoted: bytes) -> str:
         try:

@@ -114,7 +114,9 @@ def _unpacker(request: Request) -> Callable[[bytes, int], bytes] | None:
 
 
 async def _body(request: Request, taken: Taken) -> bytes:
-    too_large = TooLargeError(f"the request is larger than {MAX_REQUEST_BYTES} bytes; send less at a time")
+    too_large = TooLargeError(
+        f"the request is too large: more than {MAX_REQUEST_BYTES} bytes; send less at a time"
+    )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_REQUEST_BYTES:
         raise too_large

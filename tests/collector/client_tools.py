@@ -1,0 +1,96 @@
+"""Clients in other languages, installed once into a cache outside of the repository, at locked versions.
+
+Where they cannot be had (no toolchain, no network) a test is skipped and says why; in continuous integration it
+fails instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+JAVASCRIPT = Path(__file__).parent / "javascript"
+_TELEMETRYGEN = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen@v0.161.0"
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanseal-tests"
+_INSTALL_SECONDS = 540
+"""The first time, on a machine that has none of it."""
+
+
+def javascript() -> list[str]:
+    """Return the command that runs `send.mjs` with the SDK that `package-lock.json` names."""
+    node = _program("node", [])
+    npm = _program("npm", [])
+    files = [JAVASCRIPT / name for name in ("package.json", "package-lock.json", "send.mjs")]
+
+    def install(folder: Path) -> None:
+        for file in files:
+            shutil.copy(file, folder)
+        # No script of any package is run: none of them needs one.
+        _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder, {})
+
+    content = b"".join(file.read_bytes() for file in files)
+    return [node, str(_installed("javascript", hashlib.sha256(content).hexdigest(), install) / "send.mjs")]
+
+
+def telemetrygen() -> str:
+    """Return the path of OpenTelemetry's load generator."""
+    go = _program("go", ["/usr/local/go/bin/go"])
+
+    def install(folder: Path) -> None:
+        _run([go, "install", _TELEMETRYGEN], folder, {"GOBIN": str(folder)})
+
+    version = hashlib.sha256(_TELEMETRYGEN.encode()).hexdigest()
+    return str(_installed("telemetrygen", version, install) / "telemetrygen")
+
+
+def _program(name: str, elsewhere: list[str]) -> str:
+    found = shutil.which(name) or next((path for path in elsewhere if Path(path).exists()), None)
+    if found is None:
+        _missing(f"{name} is not installed")
+    return found
+
+
+def _installed(name: str, version: str, install: Callable[[Path], None]) -> Path:
+    """Return the folder of this version; of several test processes one makes it."""
+    folder = _CACHE / f"{name}-{version[:16]}"
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            install(folder)
+            (folder / "complete").touch()
+    return folder
+
+
+def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        _missing(f"{' '.join(command[:2])} did not end within {_INSTALL_SECONDS} s")
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
+        _missing(f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
