@@ -15,6 +15,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
@@ -36,6 +37,7 @@ MOST_WAITING = 100
 KEPT = 90 * 86400 * SECOND
 """How long what is over stays in the file; the audit log keeps its records."""
 _WAIT = 5.0
+_PAUSE = 0.005
 
 _SCHEMA = """
 CREATE TABLE approval (
@@ -154,9 +156,8 @@ class SqliteStore(Store):
         """Run one transaction; gives `Connection.execute`."""
         with _inside:
             try:
-                connection = self._open()
+                connection = self._begin()
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
                     try:
                         yield connection.execute
                         connection.execute("COMMIT")
@@ -173,6 +174,26 @@ class SqliteStore(Store):
                     f"the approvals in {self.path} cannot be read or written ({error}): "
                     "see that this process may write the file and its directory, and that it is an approvals store"
                 ) from error
+
+    def _begin(self) -> sqlite3.Connection:
+        """Open the file and take its write lock."""
+        deadline = time.monotonic() + _WAIT
+        while True:
+            connection: sqlite3.Connection | None = None
+            try:
+                connection = self._open()
+                connection.execute("BEGIN IMMEDIATE")
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                # While another process cleans up after its last connection, or recovers the file of a killed one,
+                # SQLite does not always wait by itself.
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return connection
 
     def _open(self) -> sqlite3.Connection:
         self._look_at_file()
