@@ -108,7 +108,7 @@ class SpanRequest(AuditedRequest):
                 "HTTP_X_REQUEST_ID": facts.request_id,
             }
         )
-        request.see(span)
+        request.see(span, early=True)
         return request
 
     def come_from(self, environ: Mapping[str, Any]) -> None:
@@ -140,8 +140,13 @@ class SpanRequest(AuditedRequest):
 
     # --- what the span says ----------------------------------------------------------------------------
 
-    def see(self, span: ReadableSpan) -> None:
-        """Take what the span says now. Its name is not used: there are paths in some."""
+    def see(self, span: ReadableSpan, *, early: bool = False) -> None:
+        """Take what the span says now. Its name is not used: there are paths in some.
+
+        Args:
+            span: The request's.
+            early: Whether nothing of the application has run yet.
+        """
         facts = self.facts = self._read(span)
         self.method = "GET" if facts.kind == "websocket" else facts.method
         self.user_agent = facts.user_agent or self.user_agent
@@ -155,7 +160,7 @@ class SpanRequest(AuditedRequest):
             route = template(self.inner_route or facts.route)
             self.matched(route.text, route.values(facts.path, encoded=facts.encoded))
         self._see_failure(span)
-        self.find_actor()
+        self.find_actor(early=early)
 
     def see_inside(self, route: str) -> None:
         """Take the route of an application that is mounted at this one's, if the path is what both say."""
@@ -171,8 +176,12 @@ class SpanRequest(AuditedRequest):
         if self.pending.row is not None:
             self.skipped = ""
 
-    def find_actor(self) -> None:
-        """Look for the actor: the resolver, the span, the framework, a proxy; else it stays who it was."""
+    def find_actor(self, *, early: bool = False) -> None:
+        """Look for the actor: the resolver, the span, the framework, a proxy; else it stays who it was.
+
+        Args:
+            early: Whether nothing of the application has run yet, so that a resolver may find nothing to read.
+        """
         settings = self.runtime.settings
         try:
             resolver = self.runtime.resolver
@@ -180,7 +189,7 @@ class SpanRequest(AuditedRequest):
             self.runtime.trouble(error, "the actor is looked for elsewhere")
             resolver = None
         evidence = Evidence(g=None, environ=self.environ, peer=self.peer, header=settings.proxy_header)
-        found = resolve(resolver, settings.actor_sources, evidence, self.found)
+        found = resolve(resolver, settings.actor_sources, evidence, self.found, early=early)
         if found is None or found.source != "resolver":
             for known, source in ((self._span_actor, "span"), (self.framework_actor, "framework")):
                 if known is not None:

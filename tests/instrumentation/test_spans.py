@@ -244,11 +244,13 @@ def test_records_of_an_application_share_the_requests_id_and_actor(
         with tracer.start_as_current_span("another trace", context=otel_context.Context()):
             spanseal.record("invoice.printed")
         outside = spanseal.request_id()
+        spanseal.annotate(resource_id="9", attributes={"ward": "b"})
         span.set_attribute("http.status_code", 200)
     assert spanseal.request_id() == ""
     spanseal.record("job.run")
     records = {record.action: record.attributes for record in audit.records()}
     assert records["job.run"].get("audit.request.id") is None
+    assert (records["patient.updated"]["audit.target.id"], records["patient.updated"]["ward"]) == ("9", "b")
     for action in ("patient.updated", "invoice.approved", "invoice.printed"):
         assert records[action]["audit.request.id"] == outside
         assert records[action]["audit.actor.id"] == "42"

@@ -137,6 +137,17 @@ def test_a_view_that_says_what_it_does(audit: Audit, tracer: trace.Tracer) -> No
     assert (record.action, record.attributes["audit.target.id"]) == ("file.shown", "4")
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_incoming_request_id(audit: Audit, tracer: trace.Tracer, *, trusted: bool) -> None:
+    audit.set(SPANSEAL_TRUST_REQUEST_ID=str(trusted).lower())
+    request = Request()
+    request.META["HTTP_X_REQUEST_ID"] = "theirs"
+    visit(tracer, request, "POST")
+    found = audit.record().attributes
+    assert (found["audit.request.id"] == "theirs") is trusted
+    assert ("http.request.header.x-request-id" in found) is not trusted
+
+
 def test_an_odd_request_ends_nothing(audit: Audit, tracer: trace.Tracer) -> None:
     visit(tracer, object(), "POST")
     record = audit.record()

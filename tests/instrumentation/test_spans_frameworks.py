@@ -20,6 +20,9 @@ from tests.instrumentation.frameworks.serving import (
 )
 
 NOT_TRACED = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}
+# A proxy of ours stands before the server, and somebody writes what they like before it does.
+PROXIED = {"X-Forwarded-For": "203.0.113.9, 192.0.2.5", **NOT_TRACED}
+ONE_PROXY = {"SPANSEAL_TRUSTED_PROXIES": "1"}
 QUIET = {"OTEL_TRACES_SAMPLER": "always_off"}
 
 
@@ -55,7 +58,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "env", "headers"),
     [
         (DJANGO_WSGI, QUIET, {}),
-        (DJANGO_ASGI, {"OTEL_SEMCONV_STABILITY_OPT_IN": "http"}, NOT_TRACED),
+        (DJANGO_ASGI, {"OTEL_SEMCONV_STABILITY_OPT_IN": "http", **ONE_PROXY}, PROXIED),
         (DJANGO_RUNSERVER, {"OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup"}, NOT_TRACED),
     ],
     ids=["gunicorn", "uvicorn", "runserver"],
@@ -118,7 +121,7 @@ def test_django(
     assert answers["view"].text == answers["view"].request_id
     for name, record in found.items():
         assert record.attributes["audit.capture"] == "span"
-        assert record.attributes["client.address"] == "127.0.0.1"
+        assert record.attributes["client.address"] == ("192.0.2.5" if headers is PROXIED else "127.0.0.1")
         assert len(record.attributes.get("session.id", "x" * 32)) == 32
         if headers:
             assert record.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736", name
@@ -140,13 +143,26 @@ def test_django(
         answers["change"].request_id,
     )
     assert waited.attributes["audit.request.id"] == answers["slow"].request_id == answers["slow"].text
+    # The span has ended by then, and nothing of the request is left in the thread.
+    (sent,) = receiver.wait_for("row.sent")
+    assert said(sent, "actor", "audit.request.id") == ("row.sent", None, None)
     assert "s3cr3t" not in repr(receiver.taken)
     assert "Traceback" not in server.log().replace("Traceback", "", server.log().count("LookupError: s3cr3t"))
 
 
 @pytest.mark.parametrize(
     ("env", "headers"),
-    [(QUIET, {}), ({"OTEL_SEMCONV_STABILITY_OPT_IN": "http"}, NOT_TRACED)],
+    [
+        (QUIET, {}),
+        (
+            {
+                "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+                "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": "x-forwarded-for",
+                **ONE_PROXY,
+            },
+            PROXIED,
+        ),
+    ],
     ids=["always_off", "traceparent"],
 )
 def test_fastapi(
@@ -200,6 +216,8 @@ def test_fastapi(
         "flask": ("invoice.viewed", "7", 200, "success", None, None, "wsgi", None),
         "flask change": ("invoice.updated", "8", 200, "success", None, None, "wsgi", None),
     }
+    for record in found.values():
+        assert record.attributes["client.address"] == ("192.0.2.5" if headers is PROXIED else "127.0.0.1")
     for name in ("view", "change", "threaded", "flask", "flask change"):
         assert answers[name].text.strip('"') == answers[name].request_id, name
     assert found["own"].attributes["http.response.header.x-request-id"] == ["the application's"]

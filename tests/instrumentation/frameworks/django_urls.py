@@ -64,6 +64,7 @@ def missing(_request: HttpRequest) -> HttpResponse:
 
 def stream(_request: HttpRequest) -> StreamingHttpResponse:
     def rows() -> Iterator[bytes]:
+        spanseal.record("row.sent")
         yield b"1,"
         yield b"2"
 
