@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 
 from .errors import ConfigurationError
 
@@ -36,6 +37,7 @@ def pre_instrument() -> None:
             logger.warning("%s", sentence)
         if flask_app is not None:
             flask_app.instrument_all()
+            _tell_policy()
         if settings.spans:
             from .providers import instrument_global  # noqa: PLC0415 - as above
 
@@ -45,6 +47,7 @@ def pre_instrument() -> None:
         logger.critical(
             "Spanseal could not be set up: %s", error, exc_info=not isinstance(error, ConfigurationError)
         )
+        _gate_if_told()
         _close_if_told()
         return
     logger.debug("auditing to %s, spool in %s", settings.export.shown, settings.spool_dir)
@@ -54,6 +57,37 @@ def _switched_off() -> bool:
     # By its name alone: `*` is said of tracing.
     names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
     return "spanseal" in (name.strip() for name in names)
+
+
+def _tell_policy() -> None:
+    """Name a policy that cannot be read now, and not at the first request, which it refuses."""
+    from .privileged.errors import GateUnavailable  # noqa: PLC0415 - as above
+    from .privileged.setup import policy_of  # noqa: PLC0415 - as above
+    from .runtime import current  # noqa: PLC0415 - as above
+
+    try:
+        policy_of(current())
+    except GateUnavailable as error:
+        logger.critical("every request is refused: %s", error)
+
+
+def _gate_if_told() -> None:
+    """What is privileged is gated, whatever could not be set up: so it is refused, as it cannot be recorded."""
+    try:
+        from .privileged.setup import is_told  # noqa: PLC0415 - as above
+
+        if not is_told():
+            return
+        from .flask_app import instrument_all  # noqa: PLC0415 - as above
+
+        instrument_all()
+        logger.critical("privileged actions are refused, since they cannot be recorded")
+    except Exception:
+        logger.exception("privileged actions could not be gated, so every request is refused")
+        with suppress(Exception):
+            from .flask_app import refuse_all  # noqa: PLC0415 - as above
+
+            refuse_all()
 
 
 def _close_if_told() -> None:

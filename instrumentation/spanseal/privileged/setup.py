@@ -20,7 +20,7 @@ from .policy_file import read_policy
 from .sqlite_store import SqliteStore
 from .store import Store
 
-__all__ = ["default_store", "gate_of", "load_policy", "policy_of", "store_of"]
+__all__ = ["default_store", "gate_of", "is_told", "load_policy", "policy_of", "store_of"]
 
 _lock = threading.Lock()
 _gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
@@ -78,13 +78,25 @@ def policy_of(runtime: Runtime) -> Policy | None:
     return found
 
 
+def is_told() -> bool:
+    """Say whether something is privileged, or may be, where the settings themselves cannot be read."""
+    try:
+        return load_policy(_named()) is not None
+    except GateUnavailable:
+        return True
+
+
 def _rules_file(runtime: Runtime) -> Path | None:
     try:
         return runtime.settings.rules
     except ConfigurationError:
         # Another setting is wrong. What is privileged is still that.
-        given = os.environ.get("SPANSEAL_RULES", "").strip()
-        return Path(given).absolute() if given else None
+        return _named()
+
+
+def _named() -> Path | None:
+    given = os.environ.get("SPANSEAL_RULES", "").strip()
+    return Path(given).absolute() if given else None
 
 
 def gate_of(runtime: Runtime) -> Gate:
