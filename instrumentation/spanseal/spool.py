@@ -68,6 +68,7 @@ class Spool:
         self._dropped = 0
         self._dropping = threading.Lock()
         self._max_bytes = settings.max_bytes
+        self._refuses = settings.on_error == "closed"
         self._until_look = 0
         self.narrow = False
         """Whether the disk becomes full, as far as is known: the WAL is then to be kept merged."""
@@ -309,8 +310,11 @@ class Spool:
             return
         try:
             found = os.statvfs(self.directory)
-        except OSError:
-            return  # whatever it is, the file itself will tell
+        except OSError as error:
+            # Removed under our feet, the file still takes records, but none would outlive the process.
+            if self._refuses:
+                raise SpoolUnavailable(f"the audit spool {self.directory} cannot be found: {error}") from error
+            return
         free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
         least, growth = min(_FREE, self._max_bytes // 4, total // 4), self.file.growth()
         self.narrow = free < 4 * (least + max(growth, 0))

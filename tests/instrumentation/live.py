@@ -47,6 +47,7 @@ class Server(Service):
         env: Mapping[str, str] | None = None,
         instrument: bool = True,
         ready_path: str = "/healthz",
+        ready_status: int = 200,
         bin_folder: Path = BIN,
         module: str = "served",
     ) -> None:
@@ -62,6 +63,7 @@ class Server(Service):
         super().__init__(
             program, words, port=port, ready_path=ready_path, log=folder / "server.txt", cwd=folder
         )
+        self._ready = (ready_path, ready_status)
         self.spool = folder / "spool"
         self.env = {
             **QUIET,
@@ -79,6 +81,18 @@ class Server(Service):
         except BaseException:
             self.kill()
             raise
+
+    def _answers(self) -> bool:
+        # One that refuses everything is there, too.
+        path, status = self._ready
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == status
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def signal_worker(self, number: int, rng: random.Random) -> None:
         """Send a signal to one of its workers."""
