@@ -332,3 +332,39 @@ def test_a_child_forked_after_use_sends_by_itself_and_so_does_its_parent_on(
     )
     assert [action for _, action in actions] == ["child.done"] * 3 + ["parent.begun", "parent.done"]
     assert not list(audit.directory.glob("*.db"))
+
+
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+import spanseal
+from spanseal import runtime
+spanseal.record("test.done")
+from spanseal import grpc_exporter
+while grpc_exporter._calls.running is None:
+    gevent.sleep(0.002)
+for _ in range(20):
+    gevent.sleep(0.002)
+print("goes on" if grpc_exporter._calls.running is not None else "stood still", flush=True)
+sys.stdin.readline()
+runtime.current().stop()
+"""
+
+
+@pytest.mark.timeout(60)  # a process that stands still would be waited for
+def test_greenlets_go_on_while_a_call_waits(audit: Audit, server: GrpcReceiver) -> None:
+    use_grpc(audit, server, SPANSEAL_SHUTDOWN_TIMEOUT="10", OTEL_EXPORTER_OTLP_TIMEOUT="5")
+    hanging = threading.Event()
+    server.answer = lambda _records: GrpcReply(wait=hanging)
+    with subprocess.Popen(
+        [sys.executable, "-c", GREENLETS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        said = one.stdout.readline()
+        hanging.set()
+        one.stdin.write("\n")
+        one.stdin.close()
+        assert (said, one.wait(60)) == ("goes on\n", 0)
+    server.wait_for("producer.stopped")
+    check_streams(server, again=True)
