@@ -15,6 +15,7 @@ from typing import Any
 import flask
 import pytest
 from click.testing import CliRunner, Result
+from flask_httpauth import HTTPBasicAuth
 
 import spanseal
 from spanseal.cli import main
@@ -80,7 +81,9 @@ def test_the_page_and_its_form(clinic: Clinic) -> None:
     listed = ben.get("/approvals/", headers=HTML)
     assert (listed.status_code, listed.mimetype) == (200, "text/html")
     assert url in listed.text
+    clinic.app.jinja_env.globals["csrf_token"] = lambda: "of Flask-WTF"
     page = ben.get(url, headers=HTML)
+    assert 'name="csrf_token" value="of Flask-WTF"' in page.text
     assert "<script>" not in page.text
     assert "&lt;script&gt;" in page.text
     policy = page.headers["Content-Security-Policy"]
@@ -154,6 +157,24 @@ def test_a_program_without_a_session_needs_no_token(audit: Audit, tmp_path: Path
     assert client.post(f"{url}/approve", headers=evil).status_code == 403
     assert client.post(f"{url}/approve", headers={"X-User": "ben"}).status_code == 200
     assert client.delete("/users/1", headers={"X-User": "ann"}).text == "1"
+
+
+def test_approvers_whom_a_decorator_finds(clinic: Clinic) -> None:
+    clinic.policy(f"{RULES}privileged: {{actions: {{user.deleted: {{approval: 1h}}}}}}\n")
+    auth = HTTPBasicAuth()
+    auth.verify_password(lambda name, password: name if password == "secret" else None)
+    other = flask.Flask("other")
+    spanseal.instrument_app(other)
+    approvals = spanseal.approvals_blueprint()
+    approvals.before_request(auth.login_required(lambda: None))
+    other.register_blueprint(approvals)
+    url = asked_by(clinic)
+    client: Any = other.test_client()
+    assert client.get(url).status_code == 401
+    assert client.post(f"{url}/approve", auth=("ben", "wrong")).status_code == 401
+    assert client.post(f"{url}/approve", auth=("ann", "secret")).status_code == 403
+    assert client.post(f"{url}/approve", auth=("ben", "secret")).json["approval"]["state"] == "granted"
+    assert clinic.client("ann").delete("/users/7").text == "7"
 
 
 def test_another_tenants_approvals_are_not_seen(clinic: Clinic) -> None:
