@@ -8,6 +8,7 @@ import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -323,6 +324,40 @@ def test_spans_that_are_begun_by_hand_side_by_side(audit: Audit, tracer: trace.T
     found = shared(audit)
     assert (found["first.viewed"], found["second.viewed"]) == (one, two)
     assert one != two
+
+
+def test_a_route_inside_counts_where_the_path_is_one_of_it(audit: Audit, tracer: trace.Tracer) -> None:
+    for mount, path, route in (
+        ("/v1", "/v1/patients/3", "/patients/{pid}"),
+        ("/v1", "/v1/patients/3", "/doctors/{did}"),  # of a call that a handler makes
+        ("/orders", "/orders", "/patients/{pid}"),
+    ):
+        with tracer.start_as_current_span("x", kind=SERVER, attributes=http("POST", mount, path)):
+            tracer.start_span("y", attributes={"http.route": route}).end()
+            tracer.start_span("y", attributes={"http.route": 5}).end()
+    assert [record.action for record in audit.records()] == [
+        "patient.updated",
+        "index.created",
+        "order.created",
+    ]
+
+
+def test_what_was_begun_is_not_left_out_by_a_rule_that_is_found_later(
+    audit: Audit, tracer: trace.Tracer, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\nrules:\n  - route: /health\n    skip: nobody's business\n", "utf-8")
+    audit.set(SPANSEAL_RULES=str(rules))
+    for method, early in (("GET", False), ("POST", True), ("POST", False), ("GET", True)):
+        attributes = http(method, "/health" if early else "", "/health")
+        with tracer.start_as_current_span("x", kind=SERVER, attributes=attributes) as span:
+            span.set_attributes({"http.route": "/health", "http.status_code": 200})
+    # It was on record, and would be there without an end.
+    record = audit.record()
+    assert (record.attributes["http.request.method"], record.attributes["audit.outcome"]) == (
+        "POST",
+        "success",
+    )
 
 
 def test_a_server_span_inside_of_another(audit: Audit, tracer: trace.Tracer) -> None:
