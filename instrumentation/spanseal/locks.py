@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HEADER = struct.Struct("<QQQ")  # dropped records, process id, 1 while the spool file holds records
-_USED_AT = 16
+_PID_AT, _USED_AT = 8, 16
 _WAIT = 2.0
 _PAUSE = 0.005
 
@@ -85,6 +85,8 @@ class FileLock:
             fcntl.flock(descriptor.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have removed it just before: then this is a lock on nothing.
             if _is_at(path, descriptor):
+                with suppress(OSError):  # for people to see: whose it is now
+                    os.pwrite(descriptor.number, struct.pack("<Q", os.getpid()), _PID_AT)
                 return cls(path, descriptor)
         except BlockingIOError:
             pass
@@ -145,7 +147,7 @@ class Seen:
     """Whether its process lives; True also while the file is being made."""
     dropped: int
     pid: int
-    """As the process knew itself: in a container, another number than outside."""
+    """Of who holds it or held it last, as that process knew itself: in a container, another number than outside."""
 
 
 def look_at(path: Path) -> Seen:

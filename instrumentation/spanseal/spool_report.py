@@ -43,7 +43,7 @@ class FileReport:
     bytes: int
     """With its WAL."""
     pid: int | None = None
-    """Of the process that made it, as that knew itself."""
+    """Of the process that holds it or held it last, as that knew itself."""
     open: int = 0
     """Records of requests that are running, or were when the process died."""
     answered: int = 0

@@ -49,21 +49,8 @@ def size(count: int) -> str:
 def print_table(report: Report) -> None:
     """Print one line for each file."""
     rows = [_cells(file, report.at) for file in report.files]
-    if sys.stdout.isatty():
-        try:
-            from rich.console import Console  # noqa: PLC0415 - the application's side does without it
-            from rich.table import Table  # noqa: PLC0415
-        except ImportError:
-            pass
-        else:
-            table = Table(box=None, pad_edge=False)
-            for position, name in enumerate(_HEAD):
-                table.add_column(name, justify="right" if position in _NUMBERS else "left", overflow="fold")
-            for row in rows:
-                table.add_row(*row)
-            # Names are no markup.
-            Console(markup=False, highlight=False).print(table)
-            return
+    if sys.stdout.isatty() and _with_rich(rows):
+        return
     lines = [_HEAD, *rows]
     widths = [max(len(line[position]) for line in lines) for position in range(len(_HEAD))]
     for line in lines:
@@ -72,6 +59,26 @@ def print_table(report: Report) -> None:
             for position, (text, width) in enumerate(zip(line, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def _with_rich(rows: list[tuple[str, ...]]) -> bool:
+    """Print the rows with rich; not where it is missing or the terminal is too narrow for whole names."""
+    try:
+        from rich.console import Console  # noqa: PLC0415 - the application's side does without it
+        from rich.measure import Measurement  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+    except ImportError:
+        return False
+    table = Table(box=None, pad_edge=False)
+    for position, name in enumerate(_HEAD):
+        table.add_column(name, justify="right" if position in _NUMBERS else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False)  # names are no markup
+    if Measurement.get(console, console.options.update(max_width=1000), table).maximum > console.width:
+        return False
+    console.print(table)
+    return True
 
 
 def _cells(file: FileReport, now: float) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +112,10 @@ def test_of_a_living_process_it_shows_everything_and_changes_nothing(audit: Audi
     # Where a living process sends to the same destination, it is on its way.
     audit.receiver.answer = unavailable
     audit.set(SPANSEAL_ADOPT_INTERVAL="3000")
-    with process("final"):
+    with process("final") as other:
         assert status(code=0)["problems"] == []
+        # It takes the dead one's over, and is named as who holds it.
+        until(lambda: {file["pid"] for file in status(code=0)["files"]} == {other.pid})
 
 
 @pytest.mark.usefixtures("audit")
@@ -193,6 +197,39 @@ def test_no_secret_and_nothing_that_acts_on_a_terminal_is_shown(audit: Audit) ->
         assert "s3cret" not in result.output
         assert "\x1b[2J" not in result.output
     assert "a\\x1b[2Jb" in call("status").stdout
+
+
+SHOW = """
+import sys
+if sys.argv[1] == "without":
+    sys.modules["rich"] = None
+from spanseal.spool_command import spool
+spool(["status"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("rich", "columns", "styled"), [("with", 300, True), ("with", 60, False), ("without", 300, False)]
+)
+def test_a_terminal_that_is_wide_enough_gets_a_table_of_rich(
+    audit: Audit, rich: str, columns: int, *, styled: bool
+) -> None:
+    one = die_here(audit)
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        os.execve(  # noqa: S606
+            sys.executable,
+            [sys.executable, "-c", SHOW, rich],
+            {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
+        )
+    output = b""
+    with suppress(OSError):  # so ends a terminal
+        while data := os.read(descriptor, 4096):
+            output += data
+    os.close(descriptor)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, output
+    assert one.file.path.name.encode() in output
+    assert (b"\x1b[1m" in output.split(b"records wait")[0]) is styled, output
 
 
 def test_a_lock_file_that_is_just_being_made_is_left_to_its_process(tmp_path: Path) -> None:
@@ -317,6 +354,22 @@ def test_an_endpoint_that_has_moved(audit: Audit, log: pytest.LogCaptureFixture)
         assert all(request.headers["authorization"] == "s3cret" for request in moved.requests)
     audit.everything()
     assert {path.suffix for path in audit.directory.iterdir()} <= {".flock", ".json"}
+
+
+def test_a_drain_that_brings_nothing_takes_no_streams_end_with_it(audit: Audit) -> None:
+    """The next stream of this instance is to name the one before, not one that is taken back."""
+    spanseal.record("test.done")
+    audit.runtime.stop()
+    ended = audit.directory / "ended-streams.json"
+    before = json.loads(ended.read_text("utf-8"))
+    assert before
+    audit.set(OTEL_RESOURCE_ATTRIBUTES="service.instance.id=desk-2")  # whose stream names none of these
+    die_here(audit)
+    audit.set(OTEL_RESOURCE_ATTRIBUTES="service.instance.id=desk-1")
+    audit.receiver.answer = unavailable
+    assert drained("--timeout", "0.2", code=1)["sent"] == 0
+    assert json.loads(ended.read_text("utf-8")) == before
+    assert len(list(audit.directory.glob("*.db"))) == 1
 
 
 def test_credentials_do_not_go_where_a_file_says(audit: Audit, tmp_path: Path) -> None:
