@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -260,3 +264,44 @@ def test_what_a_killed_process_was_doing_is_on_record(
     found = {str(r.attributes["http.route"]).split("/")[1]: r for r in requests_of(receiver.taken).values()}
     assert said(found["hang"], "id", "outcome", "status")[1:] == ("7", "unknown", None)
     assert said(found["begin"], "id", "outcome", "status")[1:] == ("8", "success", 200)
+
+
+@pytest.mark.parametrize("command", [FASTAPI, DJANGO_WSGI], ids=["fastapi", "gunicorn"])
+def test_every_answer_that_was_given_before_a_kill_is_on_record_once(
+    tmp_path: Path, receiver: FakeReceiver, database: Path, command: tuple[str, ...]
+) -> None:
+    server = Server(tmp_path, command, receiver.url, {**QUIET, "SITE_DATABASE": str(database)})
+    paths = (
+        ("/healthz", "/stream", "/nothing") if command is FASTAPI else ("/healthz", "/stream/", "/nothing")
+    )
+    answered: list[Answer] = []
+
+    def visit(method: str) -> None:
+        with suppress(OSError, HTTPException):
+            while True:
+                for path in paths:
+                    answered.append(server.ask(method, path))  # noqa: PERF401 - what came before the kill counts
+
+    def enough(count: int) -> bool:
+        return len(answered) > count
+
+    server.service.start()
+    try:
+        for kill in (1, 2):
+            visitors = [
+                threading.Thread(target=visit, args=(method,)) for method in ("GET", "POST", "GET", "POST")
+            ]
+            for visitor in visitors:
+                visitor.start()
+            until(partial(enough, 100 * kill))
+            server.service.kill()
+            for visitor in visitors:
+                visitor.join()
+            server.service.start()
+        come(receiver, *answered)
+    finally:
+        server.service.kill()
+    assert {
+        requests_of(receiver.taken)[answer.request_id].attributes["http.response.status_code"]
+        for answer in answered
+    } >= {200, 404}
