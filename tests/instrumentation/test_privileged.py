@@ -322,17 +322,19 @@ def test_the_method_is_that_by_which_the_view_is_found(clinic: Clinic) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "method", "path"),
     [
-        "{route: /users/<uid>, skip: not worth it}",
-        "{route: /users/<uid>, status: 2xx, action: user.deleted}",
-        "{route: /users/<uid>, status: 403, action: user.refused}",
+        ("{route: /users/<uid>, skip: not worth it}", "DELETE", "/users/7"),
+        ("{route: /users/<uid>, status: 403, action: user.refused}", "DELETE", "/users/7"),
+        ("{route: /grants, status: 2xx, action: user.deleted}", "POST", "/grants"),
+        ("{route: /exports/<name>, status: [200, 206], action: data.bulk_exported}", "GET", "/exports/all"),
     ],
 )
-def test_no_rule_hides_what_is_privileged(clinic: Clinic, rule: str) -> None:
+def test_no_rule_hides_what_is_privileged(clinic: Clinic, rule: str, method: str, path: str) -> None:
     clinic.policy(f"version: 1\nrules:\n  - {rule}\nprivileged:\n  seed: true\n")
-    answer = clinic.client("ann", mfa=False).delete("/users/7")
+    answer = clinic.client("ann", mfa=False).open(path, method=method)
     assert error(answer) == (403, "confirmation_required")
+    assert clinic.done.said == []
     record = clinic.records()[-1]
     assert record.attributes["audit.failure.reason"] == "confirmation required"
     assert record.attributes["audit.request.id"] == answer.headers["X-Request-Id"]
