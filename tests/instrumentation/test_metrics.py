@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,7 +102,13 @@ def test_what_is_made_waits_and_is_sent(audit: Audit, app: flask.Flask, reader: 
     assert found["spanseal.export.duration{refused}"] >= 1
     assert found["spanseal.export.duration{stored}"] >= 1
     audit.runtime.stop()
-    assert read(reader)["spanseal.records.sent"] == len(audit.receiver.taken) == 5
+    found = read(reader)
+    assert found["spanseal.records.sent"] == len(audit.receiver.taken) == 5
+    # The documentation names them all, and no others.
+    told = (ROOT / "docs" / "delivery.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(spanseal\.[a-z.]+)`", told, re.MULTILINE)) == {
+        name.partition("{")[0] for name in found
+    }
 
 
 def test_what_dead_processes_left_and_what_is_lost(
