@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 from types import TracebackType
@@ -67,6 +68,18 @@ class Connection:
             while part := self._socket.recv(65_536):
                 received += part
         return received
+
+    def status(self, frames: bytes) -> int:
+        """Send, and return the grpc-status of the first call that is answered."""
+        self._socket.sendall(frames)
+        received = b""
+        # gRPC's own library writes names and values out, so that no HPACK is needed to find them.
+        while (found := re.search(rb"\x0bgrpc-status[\x01\x02](\d+)", received)) is None:
+            part = self._socket.recv(65_536)
+            if not part:
+                raise ConnectionError("closed without a status")
+            received += part
+        return int(found[1])
 
     def __enter__(self) -> Self:
         return self

@@ -76,6 +76,13 @@ def test_bytes_that_are_not_otlp_are_invalid(collector: Collector) -> None:
             assert answer.status is not None
             assert answer.status.code == 3
             assert answer.retry_seconds() is None
+    # Said to be compressed, and broken: gRPC by itself would answer INTERNAL.
+    for body in (b"not gzip", whole[:-5], whole[:2], b""):
+        with Connection(collector.grpc_port) as connection:
+            call_ = headers(1, encoding="gzip") + data(1, body, compressed=1)
+            assert connection.status(call_) == (3 if body else 0)
+    with Connection(collector.grpc_port) as connection:
+        assert connection.status(headers(1, encoding="gzip") + data(1, whole, compressed=1)) == 0
 
 
 def test_what_is_too_large_is_exhausted_for_good(collector: Collector) -> None:

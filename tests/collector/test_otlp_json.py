@@ -240,6 +240,7 @@ def test_lists_may_come_in_any_order_twice_or_as_null() -> None:
     assert [isinstance(item, Draft) and item.record.metadata["scope.name"] for item in items] == ["s", "s"]
     for empty in ("{}", ' {\r\n\t"resourceLogs" : [ ] } ', '{"resourceLogs":null}', '{"resourceLogs":[{}]}'):
         assert admit(empty.encode()) == []
+    assert admit(b'{"\xff":1}') == []
 
 
 @pytest.mark.parametrize(
