@@ -27,6 +27,13 @@ _gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
 _policies: weakref.WeakKeyDictionary[Runtime, Policy | GateUnavailable | None] = weakref.WeakKeyDictionary()
 
 
+class _Unread:
+    """Stands for a policy that was not looked for."""
+
+
+_UNREAD = _Unread()
+
+
 def load_policy(path: Path | None) -> Policy | None:
     """Read the policy of a rules file.
 
@@ -66,13 +73,15 @@ def _has_no_section(path: Path) -> bool:
 
 def policy_of(runtime: Runtime) -> Policy | None:
     """Return a process's policy, read once. Errors as of `load_policy`, and a setting's."""
-    with _lock:
-        if runtime not in _policies:
-            try:
-                _policies[runtime] = load_policy(_rules_file(runtime))
-            except GateUnavailable as error:
-                _policies[runtime] = error
-        found = _policies[runtime]
+    found = _policies.get(runtime, _UNREAD)
+    if isinstance(found, _Unread):
+        with _lock:
+            if runtime not in _policies:
+                try:
+                    _policies[runtime] = load_policy(_rules_file(runtime))
+                except GateUnavailable as error:
+                    _policies[runtime] = error
+            found = _policies[runtime]
     if isinstance(found, GateUnavailable):
         raise GateUnavailable(str(found))
     return found
