@@ -263,6 +263,7 @@ REACHED = [
     ("route: /a, severity: low", "route: /a, severity: low, action: a.b"),
     ("route: /a, severity: low", "route: [/a, /b], severity: high"),
     ("route: /a/*, severity: low", "route: /a/**, severity: high"),
+    ("route: /a, severity: low", "route: /a/**, severity: high"),
     ("route: '/a/<int:x>', severity: low", "route: '/a/<x>', severity: high"),
     ("route: /a, method: HEAD, severity: low", "route: /a, method: GET, severity: high"),
     ("route: /a, method: GET, severity: low", "route: /a, severity: high"),
@@ -285,6 +286,11 @@ def test_two_rules_can_hide_a_third_together(path: Path) -> None:
         path, "route: /a, action: a.b", "route: /a, severity: low", "route: /a, severity: high, action: c.d"
     )
     assert told.startswith("5:3: this rule is never reached")
+
+
+def test_a_rule_that_is_wrong_hides_no_other(path: Path) -> None:
+    told = problems(path, "route: a, severity: low", "route: /b, severity: high")
+    assert [line.partition(" ")[0] for line in told] == ["3:11:"]
 
 
 def test_there_can_be_too_many(path: Path) -> None:
