@@ -162,11 +162,13 @@ def test_connections_that_speak_something_else_are_cut_off(collector: Collector)
         frame(8, 0, 0, bytes(4)),
         frame(6, 0, 0, bytes(8)) * 1000,
         frame(0, 0, 0, b"x"),
+        headers(1, more=((b"authorization", b"s3cret\xff"), (b"\xffs3cret", b"x"))) + data(1, body),
         b"".join(headers(2 * n + 1) + frame(3, 0, 2 * n + 1, bytes(4)) for n in range(500)),
     ):
         with Connection(collector.grpc_port) as connection:
             connection.send_and_leave(frames)
     assert export(collector.grpc_port, body).code == OK
+    assert "s3cret" not in collector.log.read_text()
 
 
 def test_two_collectors_do_not_share_a_port_and_gRPC_can_be_left_out(  # noqa: N802
