@@ -19,6 +19,7 @@ from flask.sessions import SecureCookieSessionInterface
 from spanseal import spool
 from spanseal.errors import SpoolUnavailable
 from spanseal.privileged.approval import State
+from spanseal.privileged.sqlite_store import SqliteStore
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.privileged_clinic import REQUIRED, RULES, SEED, Clinic, error, make_clinic
 
@@ -426,6 +427,20 @@ def test_functions_of_the_application(clinic: Clinic, functions: Any, log: pytes
     assert clinic.client("eve").get(asked.headers["Location"]).status_code == 404
     assert clinic.approve(asked).status_code == 200
     assert ann.delete("/users/7").status_code == 200
+
+
+def test_a_store_of_the_application(clinic: Clinic, functions: Any, tmp_path: Path) -> None:
+    clinic.policy(f"{SEED}  store: {{callable: clinic_functions:store}}\n")
+    ann = clinic.client("ann")
+    for wrong in (fail, lambda: None):
+        functions.store = wrong
+        assert error(ann.delete("/users/7")) == (503, "gate_unavailable")
+    functions.store = lambda: SqliteStore(tmp_path / "own.db")
+    asked = ann.delete("/users/7")
+    assert error(asked) == REQUIRED
+    assert clinic.store.path == tmp_path / "own.db"
+    assert clinic.approve(asked).status_code == 200
+    assert ann.delete("/users/7").text == "7"
 
 
 def corrupt(path: Path) -> None:

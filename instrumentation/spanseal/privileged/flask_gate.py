@@ -106,7 +106,8 @@ def denying(step: Callable[[], object]) -> flask.Response | None:
         said = request.said
         said.outcome, said.failure_reason = "failure", denial.reason
         if denial.approval is not None:
-            said.attributes["approval_id"] = denial.approval.id
+            # Not changed in place: another thread may be reading it.
+            said.attributes = {**said.attributes, "approval_id": denial.approval.id}
         request.changed()
     return denial.response(request.request_id if request is not None else "")
 
@@ -205,7 +206,7 @@ def _pass(gated: _Gated, request: AuditedRequest, route: str, values: Mapping[st
         may_claim=asked.method != "HEAD",
     )
     passed[key] = shown
-    request.said.attributes.update(shown.attributes)
+    request.said.attributes = {**request.said.attributes, **shown.attributes}
     request.changed()
 
 
