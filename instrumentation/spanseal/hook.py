@@ -97,5 +97,8 @@ def _close_if_told() -> None:
 
         if refuses():
             refuse_all()
+    except ImportError as error:
+        # Other frameworks' requests are seen by their spans, which cannot refuse anything.
+        logger.critical("no request is refused: %s", error)
     except Exception:
         logger.exception("Spanseal could not even refuse requests")

@@ -137,7 +137,7 @@ class Runtime:
             record: Makes the record of what is known in the end; None if that is what is stored.
         """
         spool, shipper = self._spool, self._shipper
-        if pending.row is None or spool is None or shipper is None:
+        if pending.row is None or spool is None:
             return
         body = None
         if record is not None:
@@ -148,7 +148,9 @@ class Runtime:
                 if self._throttle.due(str(error)):
                     logger.exception("the end of a request cannot be recorded")
         spool.finish(pending.row, body)
-        shipper.wake()
+        # While the process ends there is no shipper to be told, but one that settles what is finished once more.
+        if shipper is not None:
+            shipper.wake()
 
     def append(self, record: AuditRecord, *, must: bool = False) -> None:
         """Store a record that is final at once; its tenant is this process's.
