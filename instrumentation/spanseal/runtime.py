@@ -148,8 +148,7 @@ class Runtime:
                 if self._throttle.due(str(error)):
                     logger.exception("the end of a request cannot be recorded")
         spool.finish(pending.row, body)
-        # While the process ends there is no shipper to be told, but one that settles what is finished once more.
-        if shipper is not None:
+        if shipper is not None:  # else it is ending, and settles what is finished once more
             shipper.wake()
 
     def append(self, record: AuditRecord, *, must: bool = False) -> None:
