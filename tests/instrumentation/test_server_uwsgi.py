@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,3 +69,29 @@ def test_without_threads_it_is_said_and_nothing_is_lost(tmp_path: Path, receiver
         assert "audit records" not in enabled.text()
     check_visits(visitors, receiver.taken)
     check_streams(receiver, again=True)
+
+
+FORKED_BY_C = """
+import ctypes, os
+import spanseal
+from spanseal import runtime
+
+spanseal.record("parent.begun")
+mine = runtime.current()._spool
+child = ctypes.PyDLL(None).fork()  # as a server in C does: nothing that Python registered is run
+if child == 0:
+    alone = runtime.current()._spool is None and not mine.lock.held
+    os._exit(0 if alone else 1)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+spanseal.record("parent.done")
+assert runtime.current()._spool is mine and mine.lock.held
+"""
+
+
+def test_a_fork_that_python_is_not_told_of(tmp_path: Path, receiver: FakeReceiver) -> None:
+    variables = {"SPANSEAL_SPOOL_DIR": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    command = [sys.executable, "-c", FORKED_BY_C]
+    subprocess.run(command, env={**os.environ, **variables}, check=True, timeout=60)
+    actions = [record.action for record in receiver.taken]
+    assert actions == ["producer.started", "parent.begun", "parent.done", "producer.stopped"]
