@@ -108,3 +108,35 @@ def test_flask_run_with_its_reloader(tmp_path: Path, receiver: FakeReceiver) -> 
         # What it left on SIGTERM or SIGKILL is sent by the next start.
         server.restart(RNG)
         check(server, receiver, visitors, "flask run --debug")
+
+
+ASYNC = """
+import asyncio
+import flask
+import spanseal
+
+app = flask.Flask("awaited")
+
+@app.get("/healthz")
+def health():
+    return "ok"
+
+@app.route("/patients/<pid>", methods=["GET", "POST"])
+async def patients(pid):
+    if flask.request.method == "GET":
+        return pid
+    before = spanseal.request_id()
+    await asyncio.sleep(0.01)
+    spanseal.record("patient.checked", resource_id=pid)
+    return {"before": before, "after": spanseal.request_id()}
+"""
+
+
+def test_async_views(tmp_path: Path, receiver: FakeReceiver) -> None:
+    server = Server(tmp_path, SERVERS["gthread"], endpoint=receiver.url)
+    server.source.write_text(ASYNC)
+    visitors = Visitors(server.port)
+    with server:
+        with visitors:
+            visitors.wait_for_more(100)
+        check(server, receiver, visitors, "async views")
