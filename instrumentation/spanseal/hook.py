@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import suppress
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, NotAudited
 
 logger = logging.getLogger("spanseal")
 
@@ -35,6 +35,9 @@ def pre_instrument() -> None:
         settings = current().settings
         for sentence in unknown():
             logger.warning("%s", sentence)
+        with suppress(NotAudited):
+            # Likewise. What becomes of requests is decided when they come.
+            _ = current().rules
         if flask_app is not None:
             flask_app.instrument_all()
             _tell_policy()

@@ -51,6 +51,8 @@ app.add_url_rule("/orders", "create", view, methods=["POST"])
 app.add_url_rule("/orders/<int:oid>", "order", view, methods=["GET", "PUT", "DELETE"])
 app.add_url_rule("/orders/<int:oid>/lines", "line", view, methods=["POST"])
 app.add_url_rule("/delete/<int:oid>", "delete", view)
+app.add_url_rule("/orders/<int:oid>/cancel", "cancel", view, methods=["GET", "POST"])
+app.add_url_rule("/graphql", "graphql", view, methods=["POST"])
 app.add_url_rule("/health", "health", view)
 app.add_url_rule("/login", "login", view, methods=["GET", "POST"])
 app.add_url_rule("/countries/<code>", "country", view, methods=["HEAD", "OPTIONS"])
@@ -118,6 +120,13 @@ def test_every_route_with_its_defaults(folder: Path) -> None:
             "default: verb in the path",
             ["unmapped", "verb-under-get"],
         ),
+        "GET /orders/<int:oid>/cancel": ("order.viewed", "default: verb in the path", []),
+        "POST /orders/<int:oid>/cancel": ("order.cancelled", "default: verb in the path", ["no-actor"]),
+        "POST /graphql": (
+            "graphql.requested",
+            "default: well-known",
+            ["unmapped", "no-resource-id", "no-actor"],
+        ),
         "GET /health": ("health.viewed", "default: well-known", []),
         "GET /login": ("login.viewed", "default: method", []),
         "POST /login": ("user.signed_in", "default: well-known", ["no-actor"]),
@@ -139,7 +148,7 @@ def test_every_route_with_its_defaults(folder: Path) -> None:
         [],
         [],
     )
-    assert whole["gaps"] == sum(len(line["gaps"]) for line in whole["routes"]) == 11
+    assert whole["gaps"] == sum(len(line["gaps"]) for line in whole["routes"]) == 15
     # What the application prints is not among it, and what it records goes nowhere.
     assert "the application says something" in result.stderr
     assert not (folder / "spool").exists()
@@ -223,7 +232,7 @@ def test_the_table() -> None:
         "rules.yaml:8: /orders/<oid>/line matches no route",
         "Requests without a route: request.unmatched",
         "Actors may come from: nowhere that Spanseal knows of",
-        "14 routes, gaps: 8 no-actor, 1 no-resource-id, 1 unmapped, 2 unused-rule",
+        "17 routes, gaps: 11 no-actor, 2 no-resource-id, 2 unmapped, 2 unused-rule",
     ):
         assert row in rows, output
 
@@ -287,7 +296,7 @@ def test_a_process_of_its_own(folder: Path) -> None:
         [program, "routes", "shop:app", "--json"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "the application says something\n")
-    assert len(json.loads(result.stdout)["routes"]) == 14
+    assert len(json.loads(result.stdout)["routes"]) == 17
     assert not (folder / "spool").exists()
 
 
@@ -334,11 +343,11 @@ def meanings(rules: Rules, app: flask.Flask) -> dict[tuple[str, str], Any]:
 
 def test_the_file_to_begin_with_says_what_the_defaults_say(folder: Path) -> None:
     output = run("shop:app", "--write", "new.yaml").stdout
-    assert output == "new.yaml is written: 14 routes\n"
+    assert output == "new.yaml is written: 17 routes\n"
     app = sys.modules["shop"].app
     rules = load_rules(folder / "new.yaml")
     assert meanings(rules, app) == meanings(DEFAULTS, app)
-    assert len(rules.rules) == 13  # one route is the decorator's
+    assert len(rules.rules) == 16  # one route is the decorator's
     text = (folder / "new.yaml").read_text()
     assert "# no-resource-id: it changes something, and the record does not say which one" in text
     assert "    # resource: {type: order, id: {response: /id}}\n" in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -400,3 +402,22 @@ def test_a_wrong_rules_file_in_closed_mode_closes(
     assert [answer.status_code for answer in answers] == [503, 503, 503]
     assert [answer.data for answer in answers if b"7" in answer.data or b"done" in answer.data] == []
     assert f"{tmp_path / 'rules.yaml'} cannot be read: No such file or directory" in log.text
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+def test_a_wrong_rules_file_is_named_at_the_start(tmp_path: Path, policy: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("version: 1\nrules:\n- {rout: /a, severity: low}")
+    program = "import logging; logging.basicConfig(); from spanseal import hook; hook.pre_instrument()"
+    environ = {
+        "SPANSEAL_RULES": str(path),
+        "SPANSEAL_ON_ERROR": policy,
+        "SPANSEAL_SPOOL_DIR": str(tmp_path / "spool"),
+        "PATH": "",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
+    )
+    assert result.stderr.count(f"{path}:3:4: a rule has no key `rout`") == 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "spool").exists()
