@@ -100,6 +100,7 @@ class Service:
             if self._process.poll() is not None:
                 raise ServiceError(f"{self.name} ended with code {self._process.returncode}:\n{self.tail()}")
             if time.monotonic() > deadline:
+                self.kill()
                 raise ServiceError(f"{self.name} does not answer at {self.url}:\n{self.tail()}")
             time.sleep(0.05)
         return self

@@ -22,13 +22,14 @@ _TELEMETRYGEN = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/t
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanseal-tests"
 _INSTALL_SECONDS = 540
 """The first time, on a machine that has none of it."""
+_unavailable: dict[str, str] = {}
 
 
 def javascript() -> list[str]:
     """Return the command that runs `send.mjs` with the SDK that `package-lock.json` names."""
     node = _program("node", [])
     npm = _program("npm", [])
-    files = [JAVASCRIPT / name for name in ("package.json", "package-lock.json", "send.mjs")]
+    files = [JAVASCRIPT / name for name in ("package.json", "package-lock.json")]
 
     def install(folder: Path) -> None:
         for file in files:
@@ -37,7 +38,10 @@ def javascript() -> list[str]:
         _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder, {})
 
     content = b"".join(file.read_bytes() for file in files)
-    return [node, str(_installed("javascript", hashlib.sha256(content).hexdigest(), install) / "send.mjs")]
+    folder = _installed("javascript", hashlib.sha256(content).hexdigest(), install)
+    # A module finds packages beside itself only; another test process may be about to do the same.
+    program = Path(shutil.copy(JAVASCRIPT / "send.mjs", folder / f"send-{os.getpid()}.mjs"))
+    return [node, str(program.replace(folder / "send.mjs"))]
 
 
 def telemetrygen() -> str:
@@ -60,6 +64,8 @@ def _program(name: str, elsewhere: list[str]) -> str:
 
 def _installed(name: str, version: str, install: Callable[[Path], None]) -> Path:
     """Return the folder of this version; of several test processes one makes it."""
+    if name in _unavailable:
+        _missing(_unavailable[name])
     folder = _CACHE / f"{name}-{version[:16]}"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / f"{name}.lock").open("w") as lock:
@@ -67,27 +73,29 @@ def _installed(name: str, version: str, install: Callable[[Path], None]) -> Path
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            install(folder)
+            try:
+                install(folder)
+            except (OSError, subprocess.SubprocessError) as error:
+                # Without a network this takes a minute: it is not tried again for each test.
+                _unavailable[name] = f"{name} cannot be installed: {error}"
+                _missing(_unavailable[name])
             (folder / "complete").touch()
     return folder
 
 
 def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=os.environ | env,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        _missing(f"{' '.join(command[:2])} did not end within {_INSTALL_SECONDS} s")
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_SECONDS,
+        check=False,
+    )
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
-        _missing(f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
+        raise subprocess.SubprocessError(f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
 
 
 def _missing(reason: str) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from examples.demo.processes import Collector
 from spanseal_collector.admission import Draft
 from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.lineage import predecessors_json
@@ -26,6 +27,7 @@ from spanseal_storage.keys import load_signing_key, trusted_keys
 from spanseal_storage.rows import RecordTable, query
 from spanseal_storage.verification import verify_log
 from spanseal_storage.writer import Writer
+from tests.collector.http import verdict
 
 
 @dataclass
@@ -98,3 +100,12 @@ def log(tmp_path: Path) -> Iterator[Log]:
         checkpoints = stack.enter_context(CheckpointFile(directory.checkpoint_log))
         client = stack.enter_context(contextlib.closing(engine.client()))
         yield Log(directory, identity, engine, client, key, checkpoints, stack.close)
+
+
+@pytest.fixture(scope="package")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A collector that runs as a process, for tests that ask for their own records only."""
+    folder = tmp_path_factory.mktemp("common")
+    with Collector(folder / "data", folder / "collector.log") as running:
+        yield running
+        assert verdict(running.data)["verdict"] == "clean"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -21,16 +20,8 @@ from spanseal import endpoint
 from spanseal.exporter import Verdict, open_exporter
 from spanseal_collector.intake import MAX_REQUEST_BYTES
 from tests.collector.client_tools import javascript, telemetrygen
-from tests.collector.http import rows, verdict
+from tests.collector.http import rows
 from tests.collector.wire import record, request
-
-
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    folder = tmp_path_factory.mktemp("clients")
-    with Collector(folder / "data", folder / "collector.log") as running:
-        yield running
-        assert verdict(running.data)["verdict"] == "clean"
 
 
 def stored(collector: Collector, tenant: str) -> dict[str, Any]:
@@ -46,17 +37,17 @@ def stored(collector: Collector, tenant: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["http", "http-gzip", "grpc", "grpc-gzip"])
-def test_the_python_sdk(collector: Collector, kind: str) -> None:
+def test_the_python_sdk(common: Collector, kind: str) -> None:
     packed = kind.endswith("gzip")
     exporter = (
         GrpcExporter(
-            endpoint=f"http://127.0.0.1:{collector.grpc_port}",
+            endpoint=f"http://127.0.0.1:{common.grpc_port}",
             insecure=True,
             compression=grpc.Compression.Gzip if packed else grpc.Compression.NoCompression,
         )
         if kind.startswith("grpc")
         else HttpExporter(
-            endpoint=collector.url + "/v1/logs",
+            endpoint=common.url + "/v1/logs",
             compression=Compression.Gzip if packed else Compression.NoCompression,
         )
     )
@@ -77,7 +68,7 @@ def test_the_python_sdk(collector: Collector, kind: str) -> None:
         },
     )
     provider.shutdown()
-    found = stored(collector, f"python-{kind}")
+    found = stored(common, f"python-{kind}")
     expected = {
         "service": "printer",
         "action": "report.printed",
@@ -98,13 +89,13 @@ def test_the_python_sdk(collector: Collector, kind: str) -> None:
 
 @pytest.mark.timeout(600)  # it installs the SDK the first time
 @pytest.mark.parametrize("kind", ["json", "protobuf", "grpc"])
-def test_the_javascript_sdk(collector: Collector, kind: str) -> None:
-    url = f"http://127.0.0.1:{collector.grpc_port}" if kind == "grpc" else collector.url + "/v1/logs"
+def test_the_javascript_sdk(common: Collector, kind: str) -> None:
+    url = f"http://127.0.0.1:{common.grpc_port}" if kind == "grpc" else common.url + "/v1/logs"
     done = subprocess.run(
         [*javascript(), kind, url], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = stored(collector, kind)
+    found = stored(common, f"javascript-{kind}")
     del found["log.observed_time_unix_nano"]
     assert found == {
         "service": "shop",
@@ -143,9 +134,9 @@ def test_the_javascript_sdk(collector: Collector, kind: str) -> None:
 
 @pytest.mark.timeout(600)  # likewise, and compiles it
 @pytest.mark.parametrize("kind", ["http", "grpc"])
-def test_telemetrygen(collector: Collector, kind: str) -> None:
+def test_telemetrygen(common: Collector, kind: str) -> None:
     """It sends no event name, so each of its records is set aside; what is asked for here is that none is lost."""
-    port = collector.grpc_port if kind == "grpc" else collector.port
+    port = common.grpc_port if kind == "grpc" else common.port
     command = [telemetrygen(), "logs", "--otlp-insecure", "--otlp-endpoint", f"127.0.0.1:{port}"]
     if kind == "http":
         command.append("--otlp-http")
@@ -153,14 +144,14 @@ def test_telemetrygen(collector: Collector, kind: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     ((count,),) = rows(
-        collector.data, f"SELECT count() FROM audit.quarantine WHERE position(raw, 'by {kind}') > 0"
+        common.data, f"SELECT count() FROM audit.quarantine WHERE position(raw, 'by {kind}') > 0"
     )
     assert count == 100
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_the_instrumentations_own_exporter(collector: Collector, protocol: str) -> None:
-    url = f"http://127.0.0.1:{collector.grpc_port}" if protocol == "grpc" else collector.url
+def test_the_instrumentations_own_exporter(common: Collector, protocol: str) -> None:
+    url = f"http://127.0.0.1:{common.grpc_port}" if protocol == "grpc" else common.url
     exporter = open_exporter(
         endpoint.export(
             {
@@ -174,7 +165,7 @@ def test_the_instrumentations_own_exporter(collector: Collector, protocol: str) 
         record_id = str(uuid.uuid4())
         body = request(record(audit__record__id=record_id)).SerializeToString()
         assert exporter.send(body, 20).verdict is Verdict.STORED
-        assert rows(collector.data, f"SELECT count() FROM audit.events WHERE record_id = '{record_id}'") == [
+        assert rows(common.data, f"SELECT count() FROM audit.events WHERE record_id = '{record_id}'") == [
             (1,)
         ]
         # What is refused is halved by the sender, and so it must be told apart from what is to be sent again.

@@ -19,7 +19,7 @@ from spanseal_collector.otlp_json import decode_json_logs
 from tests.collector import otlp_json
 
 ADMITTER = Admitter(bytes(32))
-EXAMPLES = 200 * int(os.environ.get("SPANSEAL_FUZZ_FACTOR", "1"))
+EXAMPLES = 100 * int(os.environ.get("SPANSEAL_FUZZ_FACTOR", "1"))
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 scalars = st.one_of(

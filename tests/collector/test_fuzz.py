@@ -112,13 +112,13 @@ def admit(decode: Decoder, body: bytes) -> int | None:
     return len(items)
 
 
-@tries(150)
+@tries(70)
 @given(st.binary(max_size=200) | damaged(valid_protobuf, st.binary(max_size=4)))
 def test_protobuf_is_taken_or_not_and_nothing_else(body: bytes) -> None:
     admit(decode_logs, body)
 
 
-@tries(250)
+@tries(150)
 @given(
     st.one_of(
         st.lists(tokens, max_size=30).map(b"".join),
@@ -184,7 +184,7 @@ contents = st.sampled_from(
 ) | st.text(st.characters(min_codepoint=0, max_codepoint=255), max_size=30)
 
 
-@tries(60)
+@tries(40)
 @given(
     st.lists(st.tuples(names, contents), max_size=5),
     st.sampled_from(("POST", "GET", "PUT", "x", "")),
@@ -211,7 +211,7 @@ def test_each_request_is_answered(
             assert int(line.split()[1]) in ANSWERS, (sent, line)
 
 
-@tries(60)
+@tries(40)
 @given(
     st.binary(max_size=200) | damaged(valid_protobuf, st.binary(max_size=4)) | valid_json,
     st.sampled_from(("application/json", "application/x-protobuf")),
@@ -227,7 +227,7 @@ def opened(collector: Collector) -> Iterator[grpc.Channel]:
         yield made
 
 
-@tries(60)
+@tries(40)
 @given(st.binary(max_size=200) | damaged(valid_protobuf, st.binary(max_size=4)), st.booleans())
 def test_each_message_is_answered(opened: grpc.Channel, body: bytes, packed: bool) -> None:  # noqa: FBT001
     if packed:

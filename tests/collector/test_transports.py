@@ -21,7 +21,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_WARN2, LogRecor
 from examples.demo.processes import Collector
 from tests.collector import otlp_json
 from tests.collector.grpc_client import export
-from tests.collector.http import PROTOBUF, rows, verdict
+from tests.collector.http import PROTOBUF, rows
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -213,17 +213,9 @@ WAYS: dict[str, Callable[[Collector, ExportLogsServiceRequest], bytes]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    folder = tmp_path_factory.mktemp("transports")
-    with Collector(folder / "data", folder / "collector.log") as running:
-        yield running
-        assert verdict(running.data)["verdict"] == "clean"
-
-
 @pytest.mark.parametrize("way", WAYS)
-def test_every_field_of_every_type_is_stored_as_it_was_sent(collector: Collector, way: str) -> None:
-    body = WAYS[way](collector, message(way))
+def test_every_field_of_every_type_is_stored_as_it_was_sent(common: Collector, way: str) -> None:
+    body = WAYS[way](common, message(way))
     if "json" in way:
         assert json.loads(body) == {}
     else:
@@ -238,7 +230,7 @@ def test_every_field_of_every_type_is_stored_as_it_was_sent(collector: Collector
         }.get(name, name)
         for name in wanted
     ]
-    (row,) = rows(collector.data, f"SELECT {', '.join(columns)} FROM audit.records WHERE tenant = '{way}'")
+    (row,) = rows(common.data, f"SELECT {', '.join(columns)} FROM audit.records WHERE tenant = '{way}'")
     found = dict(zip(wanted, row, strict=True))
     found |= {name: dict(found[name]) for name in ("personal", "metadata")}
     assert found == wanted

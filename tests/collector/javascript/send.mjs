@@ -27,7 +27,7 @@ provider.getLogger('library', '1.2').emit({
   severityText: 'INFO',
   body: { 'a b': ['é', null, 2.5] },
   attributes: {
-    'audit.tenant': kind,
+    'audit.tenant': `javascript-${kind}`,
     text: 'Zoë \u{1F600} \u0000"\\',
     yes: true,
     small: -7,
