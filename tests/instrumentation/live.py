@@ -75,7 +75,9 @@ class Server(Service):
         }
 
     def start(self) -> Self:
-        """Start it; what does not come up does not stay."""
+        """Start it, unless it runs; what does not come up does not stay."""
+        if self._process is not None and self._process.poll() is None:
+            return self  # a second one would be left behind when the first is stopped
         try:
             return super().start()
         except BaseException:
