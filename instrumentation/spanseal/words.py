@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 VERBS = {
     "accept": "accepted",
     "acknowledge": "acknowledged",
@@ -199,88 +204,16 @@ VERBS = {
 }
 """Names of sub-routes that are actions of their own, and their past tense."""
 
-READING_VERBS = frozenset(
-    {
-        "all",
-        "download",
-        "export",
-        "fetch",
-        "get",
-        "list",
-        "load",
-        "preview",
-        "print",
-        "read",
-        "search",
-        "show",
-        "verify",
-        "view",
-    }
-)
+READING_VERBS = _set("""all download export fetch get list load preview print read search show verify view""")
 """The verbs that mean themselves under GET too. Any other one under GET shows a form: `.viewed`."""
 
-NOUNS_TOO = frozenset(
-    {
-        "all",
-        "archive",
-        "ban",
-        "block",
-        "book",
-        "capture",
-        "change",
-        "charge",
-        "check_in",
-        "check_out",
-        "claim",
-        "clone",
-        "copy",
-        "download",
-        "duplicate",
-        "export",
-        "flag",
-        "grant",
-        "hold",
-        "import",
-        "invite",
-        "issue",
-        "like",
-        "list",
-        "load",
-        "lock",
-        "merge",
-        "move",
-        "pin",
-        "preview",
-        "print",
-        "refund",
-        "register",
-        "release",
-        "return",
-        "review",
-        "rollback",
-        "run",
-        "schedule",
-        "search",
-        "set",
-        "share",
-        "sign",
-        "start",
-        "sync",
-        "test",
-        "transfer",
-        "update",
-        "upgrade",
-        "upload",
-        "view",
-        "vote",
-        "watch",
-    }
+NOUNS_TOO = _set(
+    """all archive ban block book capture change charge check_in check_out claim clone copy download
+    duplicate export flag grant hold import invite issue like list load lock merge move pin preview print
+    refund register release return review rollback run schedule search set share sign start sync test
+    transfer update upgrade upload view vote watch"""
 )
 """The verbs that name a thing where an id follows them, or where they stand alone: `/book/<id>`."""
-
-
-def _set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
 
 
 THINGS_VERBS = _set("add create delete destroy edit new remove save update upload")

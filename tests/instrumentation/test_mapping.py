@@ -237,10 +237,6 @@ PHRASES = st.lists(
 PARTS = st.sampled_from(
     [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
 ) | PHRASES.map("-".join)
-ROUTES = [route for _, route, *_ in TABLE] + [line.partition(" ")[2].partition(" | ")[0] for line in NAMES]
-PARTS = st.sampled_from(
-    [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
-)
 ROUTES = st.lists(PARTS | st.text(max_size=6), max_size=6).map("/".join) | st.text(max_size=40)
 
 
