@@ -31,7 +31,7 @@ test: install ## Run the tests and print their coverage
 	$(BIN)/coverage report
 
 servers: install ## Kill each kind of server twenty times under load, and count
-	SPANSEAL_TEST_ROUNDS=20 $(BIN)/python -m pytest -s \
+	TEST_ROUNDS=20 $(BIN)/python -m pytest -s \
 		tests/instrumentation/test_server_kills.py tests/instrumentation/test_server_uwsgi.py
 
 lint: install ## Lint, and check the formatting

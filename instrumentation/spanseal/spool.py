@@ -313,7 +313,9 @@ class Spool:
         except OSError as error:
             # Removed under our feet, the file still takes records, but none would outlive the process.
             if self._refuses:
-                raise SpoolUnavailable(f"the audit spool {self.directory} cannot be found: {error}") from error
+                raise SpoolUnavailable(
+                    f"the audit spool {self.directory} cannot be found: {error}"
+                ) from error
             return
         free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
         least, growth = min(_FREE, self._max_bytes // 4, total // 4), self.file.growth()

@@ -15,7 +15,7 @@ from tests.instrumentation.fake_receiver import FakeReceiver, Reply
 from tests.instrumentation.live import FLASK_RUN, Server, Visitors, check_visits, gunicorn, missing
 from tests.instrumentation.test_adoption import check_streams
 
-ROUNDS = int(os.environ.get("SPANSEAL_TEST_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("TEST_ROUNDS", "4"))
 BETWEEN = 15
 """Answers between two kills."""
 
