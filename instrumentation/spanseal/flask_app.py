@@ -18,6 +18,7 @@ from . import commits, marks
 from .actor_sources import Evidence, resolve
 from .correlation import mark_span
 from .errors import ConfigurationError, NotAudited
+from .mapping import is_state_changing
 from .privileged import flask_gate
 from .request import AuditedRequest, exception_type
 from .users import session_digest
@@ -133,12 +134,12 @@ def _seen_before(original: Callable[..., Any]) -> Any:
 
     @functools.wraps(original)
     def dispatch_request(self: flask.Flask, *arguments: Any, **named: Any) -> Any:
-        if self.before_request_funcs:
-            context = _context()
-            request = _request_of(context)
-            if request is not None:
-                with suppress(NotAudited):
-                    _safely(_look, request, context)
+        context = _context()
+        request = _request_of(context)
+        # Where nothing has run since the look for `begin`, there is nothing new to be seen.
+        if request is not None and (request.evidence is None or self.before_request_funcs):
+            with suppress(NotAudited):
+                _safely(_look, request, context)
         return original(self, *arguments, **named)
 
     return dispatch_request
@@ -169,8 +170,10 @@ def _started(_sender: object, **_: object) -> None:
     try:
         _safely(_see_route, request, context)
         commits.watch()
-        _safely(functools.partial(_look, early=True), request, context)
-        request.begin()
+        if is_state_changing(request.method):
+            # For the record that `begin` makes; where none is made, it is time enough before the view.
+            _safely(functools.partial(_look, early=True), request, context)
+            request.begin()
     except NotAudited as error:
         request.refused = True
         raise ServiceUnavailable(str(error), retry_after=5) from error
@@ -245,34 +248,45 @@ def _look(request: AuditedRequest, context: Any, *, early: bool = False) -> None
         context: Flask's of it.
         early: Whether nothing of the application has run yet, so that a resolver may find nothing to read.
     """
+    if not request.span_id:
+        _look_at_span(request, context)
+    evidence = request.evidence or _first_look(request, context)
     # Not through `flask.session`: that marks it as used, and the answer gets `Vary: Cookie`.
     session = context._session if _SESSION_IS_WATCHED else context.session  # noqa: SLF001
-    span = context.request.environ.get(_SPAN_KEY) or trace.get_current_span()
-    ids = span.get_span_context()
-    if ids.is_valid:
-        request.trace_id = trace.format_trace_id(ids.trace_id)
-        request.span_id = trace.format_span_id(ids.span_id)
-    mark_span(span, request.request_id)
+    evidence.session = session
     request.session_id = session_digest(session) or request.session_id
     resolver, wrong = None, None
     try:
         resolver = request.runtime.resolver
     except ConfigurationError as error:
         wrong = error
-    settings = request.runtime.settings
-    evidence = Evidence(
-        g=flask.g._get_current_object(),  # noqa: SLF001 - as above
-        session=session,
-        environ=context.request.environ,
-        config=context.app.config,
-        peer=request.peer,
-        header=settings.proxy_header,
-    )
-    found = resolve(resolver, settings.actor_sources, evidence, request.found, early=early)
+    found = resolve(resolver, request.runtime.settings.actor_sources, evidence, request.found, early=early)
     if found is not None:
         request.recognise(found)
     if wrong is not None:
         request.runtime.trouble(wrong, "the actor is looked for elsewhere")
+
+
+def _look_at_span(request: AuditedRequest, context: Any) -> None:
+    """Take the ids of the request's span, which OpenTelemetry begins before the application's own functions run."""
+    span = context.request.environ.get(_SPAN_KEY) or trace.get_current_span()
+    ids = span.get_span_context()
+    if ids.is_valid:
+        request.trace_id = trace.format_trace_id(ids.trace_id)
+        request.span_id = trace.format_span_id(ids.span_id)
+        mark_span(span, request.request_id)
+
+
+def _first_look(request: AuditedRequest, context: Any) -> Evidence:
+    """Take what does not change while the request runs."""
+    request.evidence = Evidence(
+        g=flask.g._get_current_object(),  # noqa: SLF001 - as below
+        environ=context.request.environ,
+        config=context.app.config,
+        peer=request.peer,
+        header=request.runtime.settings.proxy_header,
+    )
+    return request.evidence
 
 
 def _texts(rule: Any, values: Mapping[str, Any]) -> dict[str, str]:

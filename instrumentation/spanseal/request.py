@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from .actor import ANONYMOUS, Actor
-from .actor_sources import Found
+from .actor_sources import Evidence, Found
 from .annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
@@ -124,6 +124,8 @@ class AuditedRequest:
     """The X-Request-Id that the application gave its answer."""
     pending: Pending = field(default_factory=Pending)
     ended: bool = False
+    evidence: Evidence | None = None
+    """What the actor is found by, once that was looked at."""
     look: Callable[[AuditedRequest], None] | None = None
     """Looks for the actor again, as far as the framework's context is at hand."""
     _changed: bool = False
