@@ -31,7 +31,8 @@ _READERS = 12
 _MESSAGE_SECONDS = 20.0
 _GZIP = b"\x1f\x8b"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_EXTRA_SECONDS = 2.0
+_LAST_SECONDS = 1.0
+"""For answers to be sent."""
 _IDENTITY_AND_GZIP = 0b101
 
 _OPTIONS = (
@@ -74,8 +75,11 @@ class GrpcReceiver:
         """
         self._intake = intake
         self._readers = asyncio.Semaphore(_READERS)
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._given_up = False
+        self._receiving: set[asyncio.Task[Any]] = set()
+        """Calls whose message is not here yet."""
+        self._storing: set[asyncio.Task[Any]] = set()
+        self._dismissed: set[asyncio.Task[Any]] = set()
+        """Calls that were cancelled here, and not by their clients."""
         self._server = grpc.aio.server(options=_OPTIONS)
         # The message is read by the handler, when it may be; and nobody parses it before it is ours.
         handler = grpc.stream_unary_rpc_method_handler(self._export)
@@ -110,28 +114,49 @@ class GrpcReceiver:
     async def stop(self, drain_seconds: float) -> None:
         """Take no more calls, and return when those that were taken are answered.
 
+        Calls that have sent no message yet are told at once to come again.
+
         Args:
-            drain_seconds: how long they may take; then they are answered that they shall come again.
+            drain_seconds: how long the others may take; then they are told the same.
 
         """
-        stopping = asyncio.ensure_future(self._server.stop(drain_seconds + _EXTRA_SECONDS))
-        await asyncio.wait([stopping], timeout=drain_seconds)
-        self._given_up = True
-        for call in self._calls:
-            call.cancel()
+        stopping = asyncio.ensure_future(self._server.stop(drain_seconds + 2 * _LAST_SECONDS))
+        await asyncio.sleep(0)  # so that no call is taken any more
+        self._dismiss(self._receiving)
+        await self._ended(drain_seconds)
+        self._dismiss(self._receiving | self._storing)
+        await self._ended(_LAST_SECONDS)
+        # Each call is answered; what is left are connections that their clients do not close.
+        await self._server.stop(_LAST_SECONDS)
         await stopping
+
+    async def _ended(self, seconds: float) -> None:
+        if calls := self._receiving | self._storing:
+            await asyncio.wait(calls, timeout=seconds)
+
+    def _dismiss(self, calls: set[asyncio.Task[Any]]) -> None:
+        for call in calls - self._dismissed:
+            self._dismissed.add(call)
+            call.cancel()
+
+    def _forget(self, call: asyncio.Task[Any]) -> None:
+        for calls in (self._receiving, self._storing, self._dismissed):
+            calls.discard(call)
 
     async def _export(self, _: object, context: Any) -> bytes:
         call = asyncio.current_task()
         assert call is not None  # noqa: S101 - for the type checker: a handler is a task
-        self._calls.add(call)
+        self._receiving.add(call)
+        call.add_done_callback(self._forget)
         try:
             with self._intake.taken() as taken:
                 message = await self._message(context, taken)
+                self._receiving.discard(call)
+                self._storing.add(call)
                 unpack = gunzip if message.startswith(_GZIP) else None
                 await self._intake.store(message, taken, unpack=unpack, decode=decode_logs)
         except asyncio.CancelledError:
-            if not self._given_up:
+            if call not in self._dismissed:
                 raise  # the client has left
             call.uncancel()
             refused = refusal(UnavailableError("the collector is stopping", 5))
@@ -139,8 +164,6 @@ class GrpcReceiver:
             refused = refusal(error)
         else:
             return b""  # an ExportLogsServiceResponse without partial_success
-        finally:
-            self._calls.discard(call)
         return await _abort(context, refused)
 
     async def _message(self, context: Any, taken: Taken) -> bytes:

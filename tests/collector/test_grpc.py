@@ -160,15 +160,28 @@ def test_connections_that_speak_something_else_are_cut_off(collector: Collector)
         frame(1, 4, 1, b"\xff\xff\xff\xff\xff"),
         frame(4, 0, 0, b"\x00\x04\xff\xff\xff\xff"),
         frame(8, 0, 0, bytes(4)),
-        frame(6, 0, 0, bytes(8)) * 1000,
         frame(0, 0, 0, b"x"),
         headers(1, more=((b"authorization", b"s3cret\xff"), (b"\xffs3cret", b"x"))) + data(1, body),
         b"".join(headers(2 * n + 1) + frame(3, 0, 2 * n + 1, bytes(4)) for n in range(500)),
     ):
         with Connection(collector.grpc_port) as connection:
             connection.send_and_leave(frames)
+    with Connection(collector.grpc_port) as connection:
+        assert b"too_many_pings" in connection.send_and_leave(frame(6, 0, 0, bytes(8)) * 1000)
     assert export(collector.grpc_port, body).code == OK
     assert "s3cret" not in collector.log.read_text()
+
+
+def test_it_stops_beside_open_connections_and_calls_that_never_end(tmp_path: Path) -> None:
+    body = request(record()).SerializeToString()
+    with Collector(tmp_path / "data", tmp_path / "collector.log") as stopping:
+        with channel(stopping.grpc_port) as opened, Connection(stopping.grpc_port) as half:
+            assert call(opened, body).code == OK
+            assert half.status(headers(1) + data(1, body) + headers(3)) == 0
+            assert stopping.stop() == 0
+            assert call(opened, body).code == grpc.StatusCode.UNAVAILABLE
+        assert verdict(stopping.data)["verdict"] == "clean"
+        assert "Traceback" not in stopping.log.read_text()
 
 
 def test_two_collectors_do_not_share_a_port_and_gRPC_can_be_left_out(  # noqa: N802
