@@ -1,8 +1,10 @@
 """One OTLP/gRPC call (LogsService.Export), and what its status means for the records in it.
 
 gRPC and `fork` do not go together: a child has gRPC's memory and none of its threads. So the channel is made by the
-thread that sends, in the process that sends; a call that is on its way when another thread forks is cancelled, since
-gRPC makes itself fit for a fork only while nobody is inside; and a child never touches its parent's channel.
+thread that sends, in the process that sends; and a child never touches its parent's channel. A call that is on its way
+when another thread forks is cancelled, since gRPC makes itself fit for a fork only while nobody is inside. That is not
+certain: children of such forks did not always end in time. Their records then stay in their spool, until they end and
+another process sends them.
 """
 
 from __future__ import annotations
@@ -50,14 +52,17 @@ class _Calls:
         """Held while a thread is inside gRPC."""
         self.running: Any = None
         """The call that is waited for."""
+        self.last: Any = None
+        """The call before, or the same."""
         self._held = False
 
     def hold(self) -> None:
-        """Bring the sender out of gRPC, and keep it out."""
+        """Bring the sender, and gRPC's own thread for its call, out of gRPC, and keep them out."""
         call = self.running
         if call is not None:
             call.cancel()
         self._held = self.inside.acquire(timeout=_FORK_WAIT)
+        _wait_for_end(self.last)
 
     def let_go(self) -> None:
         """Let it in again."""
@@ -95,7 +100,7 @@ class GrpcExporter:
             with calls.inside, suppress_instrumentation():
                 if self._call is None:
                     self._connect()
-                calls.running = self._call.future(body, timeout=timeout, metadata=self._metadata)
+                calls.running = calls.last = self._call.future(body, timeout=timeout, metadata=self._metadata)
                 try:
                     content = calls.running.result()
                 finally:
@@ -143,6 +148,20 @@ class GrpcExporter:
         self._channel = channel
         self._call = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
         _open.add(self)
+
+
+def _wait_for_end(call: Any) -> None:
+    """Wait until gRPC itself has ended a call: a cancelled one is given back earlier.
+
+    A thread inside gRPC's core at a fork makes it skip what makes it fit for one. gRPC
+    tells of this nowhere else; where a version of it has no such state, a fork is as good as without this.
+    """
+    state = getattr(call, "_state", None)
+    due, condition = getattr(state, "due", None), getattr(state, "condition", None)
+    if due is None or condition is None:
+        return
+    with condition:
+        condition.wait_for(lambda: not due, _FORK_WAIT)
 
 
 def _bytes(path: str | None) -> bytes | None:

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from . import adoption, metrics, producer
 from .adoption import Adopted, Adopter
 from .errors import SpoolDamaged, SpoolError, SpoolUnavailable
-from .exporter import Answer, Verdict, open_exporter
+from .exporter import Answer, Exporter, Verdict, open_exporter
 from .locks import directory_lock
 from .registry import ended_streams
 from .settings import Settings
@@ -68,7 +68,7 @@ class Shipper:
         self._settings = settings
         self._spool = spool
         self._resource = resource
-        self._exporter = open_exporter(settings.export)
+        self._exporter: Exporter | None = None
         self._adopter = adopter or Adopter(settings, access, spool.lock.path)
         self._adopted: list[Adopted] = []
         self._before_settling = before_settling
@@ -283,6 +283,16 @@ class Shipper:
     def _send(self, resource: bytes, rows: Sequence[Row]) -> Answer:
         left = max(self._deadline - time.monotonic(), 0.5)
         body = export_request(resource, ((row.body, row.stream_id, row.seq) for row in rows))
+        if self._exporter is None:
+            # In this thread: no request waits for gRPC to be imported, and no other process has its channel.
+            try:
+                self._exporter = open_exporter(self._settings.export)
+            except ImportError as error:
+                return Answer(
+                    Verdict.LATER,
+                    f"gRPC cannot be used ({error}): install grpcio and googleapis-common-protos, or set "
+                    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL=http/protobuf",
+                )
         began = time.monotonic()
         answer = self._exporter.send(body, min(self._settings.export.timeout, left))
         metrics.exported(self._settings.export, answer.verdict, time.monotonic() - began)
@@ -330,7 +340,7 @@ class Shipper:
             self._adopter.leave(adopted)
         self._adopted.clear()
         self._left.clear()
-        self._exporter.close()
+        self._close_exporter()
 
     def end(self) -> None:
         """Send what can be sent before the deadline, end the stream, and let the files go.
@@ -357,4 +367,8 @@ class Shipper:
         adoption.close(spool.file, spool.lock)
         for adopted in self._adopted:
             adoption.close(adopted.file, adopted.lock)
-        self._exporter.close()
+        self._close_exporter()
+
+    def _close_exporter(self) -> None:
+        if self._exporter is not None:
+            self._exporter.close()
