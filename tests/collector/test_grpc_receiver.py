@@ -20,6 +20,7 @@ from spanseal_collector.pipeline import Limits, Pipeline
 from tests.collector.conftest import Log
 from tests.collector.faults import GatedWriter, until
 from tests.collector.grpc_client import EXPORT, Answer, call, channel, export
+from tests.collector.http2 import Connection, data, headers
 from tests.collector.wire import record, request
 
 OK, UNAVAILABLE, EXHAUSTED = (
@@ -137,6 +138,10 @@ def test_a_call_that_never_sends_its_message_is_let_go(log: Log, monkeypatch: py
         empty = opened.stream_unary(EXPORT).future(iter(()), timeout=30)
         assert empty.exception(30).code() == grpc.StatusCode.INVALID_ARGUMENT
         assert export(there.port, body).code == OK
+        # Nobody's connection keeps it from stopping, not even one that answers nothing.
+        with Connection(there.port) as deaf:
+            assert deaf.status(headers(1) + data(1, body)) == 0
+            there.stop(60)
         until(lambda: there.intake.room == Intake(Admitter(bytes(32)), pipeline).room)
     assert pipeline.stop()
 
