@@ -71,7 +71,8 @@ def _tell_policy() -> None:
     try:
         policy_of(current())
     except GateUnavailable as error:
-        logger.critical("every request is refused: %s", error)
+        what = "what is privileged by the seed is" if error.seed_only else "every request is"
+        logger.critical("%s refused: %s", what, error)
 
 
 def _gate_if_told() -> None:

@@ -33,12 +33,17 @@ sys.stdout.write(json.dumps([answer.status_code for answer in answers]))
 """
 
 GATED = "version: 1\nprivileged: {actions: {user.deleted: {confirm: 15m}}}\n"
+BROKEN = "version: 1\nrules: [{route: /a\n"
 WRONG = "version: 1\nprivileged: {actions: {user.deleted: {confirm: 15}}}\n"
 
 
 @pytest.mark.parametrize(
     ("policy", "variables", "expected", "said"),
     [
+        (BROKEN, {}, [200, 200], "requests are recorded by the default rules"),
+        (BROKEN + GATED, {}, [503, 503], "every request is refused"),
+        ("", {}, [503, 200], "what is privileged by the seed is refused"),
+        (None, {}, [503, 200], "what is privileged by the seed is refused"),
         (GATED, {}, [403, 200], ""),
         (WRONG, {}, [503, 503], "every request is refused"),
         (GATED, {"SPANSEAL_DURABILITY": "full"}, [503, 200], "privileged actions are refused"),
@@ -50,13 +55,14 @@ WRONG = "version: 1\nprivileged: {actions: {user.deleted: {confirm: 15}}}\n"
 def test_the_gate_stands_whatever_else_could_not_be_set_up(
     audit: Audit,
     tmp_path: Path,
-    policy: str,
+    policy: str | None,
     variables: dict[str, str],
     expected: list[int],
     said: str,
 ) -> None:
     rules = tmp_path / "rules.yaml"
-    rules.write_text(policy)
+    if policy is not None:
+        rules.write_text(policy)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     audit.set(

@@ -114,14 +114,34 @@ def test_what_is_wrong_is_named_with_its_line(rules: Path, section: str, line: i
     assert message in str(caught.value)
 
 
-def test_a_file_that_may_have_a_policy_is_not_taken_for_one_without(rules: Path) -> None:
-    for content in (b"\xff\xfe", b"", b"- a list", b"version: 1\nprivileged: &a {seed: *a}\n"):
+@pytest.mark.parametrize(
+    ("content", "seed_only"),
+    [
+        (b"version: 1\nprivileged: &a {seed: *a}\n", False),
+        (b"{version: 1,\n'privileged' : {seed: true}", False),
+        (b"\t- \nprivileged:", False),
+        (b"\xff\xfe", True),
+        (b"", True),
+        (None, True),
+    ],
+)
+def test_a_file_that_may_have_a_policy_is_not_taken_for_one_without(
+    rules: Path, content: bytes | None, *, seed_only: bool
+) -> None:
+    rules.unlink(missing_ok=True)
+    if content is not None:
         rules.write_bytes(content)
-        with pytest.raises(GateUnavailable):
-            load_policy(rules)
-    rules.unlink()
-    with pytest.raises(GateUnavailable):
+    with pytest.raises(GateUnavailable) as caught:
         load_policy(rules)
+    assert caught.value.seed_only == seed_only
+
+
+@pytest.mark.parametrize(
+    "content", ["- a list", "rules: [", "version: 1\nnotes: what is privileged: nothing\n"]
+)
+def test_a_wrong_file_without_the_section_gates_nothing(rules: Path, content: str) -> None:
+    rules.write_text(content)
+    assert load_policy(rules) is None
 
 
 @pytest.mark.parametrize(

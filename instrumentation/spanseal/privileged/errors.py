@@ -18,6 +18,11 @@ __all__ = [
 class GateUnavailable(SpansealError):
     """It cannot be found out whether something is allowed, so it is not."""
 
+    def __init__(self, message: str, *, seed_only: bool = False) -> None:
+        super().__init__(message)
+        self.seed_only = seed_only
+        """Whether that holds for the seed's actions alone: nothing tells that there is a policy at all."""
+
 
 class StoreUnavailable(GateUnavailable):
     """The store of approvals cannot be read or written now."""

@@ -29,7 +29,7 @@ from .approval import Attempt, Resource
 from .denial import Denial
 from .errors import GateUnavailable
 from .gate import Denied, Passed
-from .policy import Policy, Requirement, default_requirement, stated
+from .policy import SEED, Policy, Requirement, default_requirement, stated
 from .setup import gate_of, policy_of
 
 __all__ = ["MARK", "Demand", "actor_now", "audited_request", "before_view", "denying", "stop_at_view"]
@@ -125,13 +125,21 @@ class _Gated:
 def _check(demand: Demand | None) -> None:
     request = audited_request()
     runtime = request.runtime if request is not None else current()
-    policy = policy_of(runtime)
+    unknown: GateUnavailable | None = None
+    try:
+        policy = policy_of(runtime)
+    except GateUnavailable as error:
+        if not error.seed_only:
+            raise
+        policy, unknown = Policy(actions=SEED), error
     if policy is None and demand is None:
         return
     rule = flask.request.url_rule
     route = rule.rule if rule is not None else ""
     values = request.view_args if request is not None else {}
     wanted = _demands(policy or Policy(), demand, runtime, request, route, values)
+    if wanted and unknown is not None:
+        raise unknown
     if not wanted:
         return
     if request is None or request.route != route:

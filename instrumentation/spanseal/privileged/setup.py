@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
-from contextlib import suppress
 from pathlib import Path
 
 from spanseal.errors import ConfigurationError
@@ -27,6 +27,10 @@ _gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
 _policies: weakref.WeakKeyDictionary[Runtime, Policy | GateUnavailable | None] = weakref.WeakKeyDictionary()
 
 
+# Told by its line: what is wrong in a file can be anything, also what YAML cannot read.
+_SECTION = re.compile(r"""^[\s{,]*["']?privileged["']?\s*:""", re.MULTILINE)
+
+
 class _Unread:
     """Stands for a policy that was not looked for."""
 
@@ -44,7 +48,7 @@ def load_policy(path: Path | None) -> Policy | None:
         None where it has no section `privileged`.
 
     Raises:
-        GateUnavailable: It may have one, which cannot be read: what is privileged is not known.
+        GateUnavailable: It has one, or the file cannot be read at all: what is privileged is not known.
     """
     if path is None:
         return None
@@ -56,19 +60,21 @@ def load_policy(path: Path | None) -> Policy | None:
     try:
         read(path, section)
     except ConfigurationError as error:
-        if _has_no_section(path):
+        text = _text_of(path)
+        if text and not _SECTION.search(text):
             return None  # the rules are wrong: that is said, and decided, where requests are recorded
-        raise GateUnavailable(f"what is privileged cannot be read from the rules file:\n{error}") from error
+        raise GateUnavailable(
+            f"what is privileged cannot be read from the rules file:\n{error}", seed_only=not text
+        ) from error
     return found[0] if found else None
 
 
-def _has_no_section(path: Path) -> bool:
-    with suppress(ConfigurationError):
-        document = Document(path)
-        if document.root is not None:  # an empty file may be one that was cut off
-            keys = [key for _, key, _ in document.pairs(document.root, "the file")]
-            return "privileged" not in keys and not document.problems
-    return False
+def _text_of(path: Path) -> str:
+    """Return the file's text, or nothing where it cannot be read."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def policy_of(runtime: Runtime) -> Policy | None:
@@ -83,7 +89,7 @@ def policy_of(runtime: Runtime) -> Policy | None:
                     _policies[runtime] = error
             found = _policies[runtime]
     if isinstance(found, GateUnavailable):
-        raise GateUnavailable(str(found))
+        raise GateUnavailable(str(found), seed_only=found.seed_only)
     return found
 
 
