@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from .actor import Actor
 from .errors import InvalidRecord
+from .mapping import wrong_action
 from .wire import INT64, any_value, clean
 
 __all__ = ["actor_of", "check_action", "check_attributes", "check_outcome", "text_id"]
 
-_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _OUTCOMES = ("success", "failure", "unknown")
-_RESERVED = ("audit_log.", "producer.")
 _AUDIT_KEYS = frozenset(
     {
         "audit.data_classes",
@@ -40,12 +38,8 @@ def check_action(action: str) -> None:
     Raises:
         InvalidRecord: It is not `<resource>.<verb>`, or it is one of Spanseal's own.
     """
-    if not _ACTION.fullmatch(str(action)):
-        raise InvalidRecord(
-            f"the action {_short(action)} is not of the form <resource>.<verb>, such as invoice.approved"
-        )
-    if action.startswith(_RESERVED):
-        raise InvalidRecord(f"actions {action.partition('.')[0]}.* are Spanseal's own")
+    if wrong := wrong_action(str(action)):
+        raise InvalidRecord(f"the action {_short(action)} {wrong}")
 
 
 def check_outcome(outcome: str, failure_reason: str) -> None:

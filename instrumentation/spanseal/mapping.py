@@ -6,6 +6,7 @@ These are the defaults; `rules` asks the application's own before them. A name t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -81,6 +82,8 @@ class Meaning:
     """What else a rule says: `audit.data_classes`, `audit.severity`, `audit.retention_class`."""
 
 
+_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_RESERVED = ("audit_log.", "producer.")
 _UNMATCHED = Plan(UNMATCHED, source="no route")
 
 
@@ -111,6 +114,15 @@ def map_request(method: str, route: str | None, view_args: Mapping[str, object] 
 def plan_of(method: str, route: str | None) -> Plan:
     """Say what a method on a route means by the defaults, before there is a request. Arguments as of `map_request`."""
     return _UNMATCHED if route is None else _plan(method if method in KNOWN_METHODS else "", route)
+
+
+def wrong_action(action: str) -> str:
+    """Say what is wrong with an action that somebody gave, such as "is not of the form ..."; empty where nothing is."""
+    if not _ACTION.fullmatch(action):
+        return "is not of the form <resource>.<verb> in lower case: write something like invoice.approved"
+    if action.startswith(_RESERVED):
+        return f"is one of Spanseal's own, as all of {action.partition('.')[0]}.*: use another"
+    return ""
 
 
 def is_state_changing(method: str) -> bool:

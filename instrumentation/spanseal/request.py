@@ -334,7 +334,7 @@ class AuditedRequest:
         """Say what it means that a sign-in is answered without an error, and yet nobody is known."""
         if self.status >= 300:
             return "unknown", ""  # to another service, perhaps, which asks for the password
-        if self.media_type in _PAGES:
+        if self.media_type in _PAGES and self.status != 204:  # which has no page, whatever its type says
             return "failure", "not signed in"  # the form again
         return "success", ""  # with a token in the answer, which is not read
 

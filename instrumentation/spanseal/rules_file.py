@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import ConfigurationError
-from .mapping import KNOWN_METHODS, is_credential
+from .mapping import KNOWN_METHODS, is_credential, wrong_action
 from .rules_pattern import RoutePattern, variables
 from .yaml_schema import Document, Node
 
@@ -37,8 +37,6 @@ _KEYS = (
     "skip",
 )
 _WHERE = ("route", "method", "status")
-_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
-_RESERVED = ("audit_log.", "producer.")
 _METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
 _STATUS = re.compile(r"[1-5](xx|[0-9]{2})")
 _CLASS = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -261,16 +259,8 @@ class _RuleReader:
 
     def _action(self) -> str:
         action = self._text("action")
-        if action and not _ACTION.fullmatch(action):
-            self.document.wrong(
-                self.keys["action"],
-                f"the action `{action}` is not of the form <resource>.<verb> in lower case: "
-                "write something like invoice.approved",
-            )
-        elif action.startswith(_RESERVED):
-            self.document.wrong(
-                self.keys["action"], f"actions {action.partition('.')[0]}.* are Spanseal's own: use another"
-            )
+        if action and (wrong := wrong_action(action)):
+            self.document.wrong(self.keys["action"], f"the action `{action}` {wrong}")
         return action
 
     def _data_classes(self) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def test_the_seed_is_what_compliance_queries_look_for() -> None:
         ("privileged: {}", 3, "nothing is privileged here"),
         ("privileged:\n  sead: true", 4, "did you mean `seed`"),
         ("privileged:\n  seed: yes", 4, "write true or false"),
-        ("privileged:\n  actions: {deleteUser: {confirm: 15m}}", 4, "`deleteUser` is no action"),
+        ("privileged:\n  actions: {deleteUser: {confirm: 15m}}", 4, "the action `deleteUser` is not of the form"),
         ("privileged:\n  actions:\n    user.deleted: {}", 5, "takes nothing"),
         (
             "privileged:\n  actions:\n    user.deleted: {bind_body: true, confirm: 1m}",

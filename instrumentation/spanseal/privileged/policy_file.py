@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spanseal.mapping import wrong_action
 from spanseal.yaml_schema import Document, Node
 
 from .policy import SEED, SESSION_KEY, Policy, Requirement, duration
@@ -16,7 +17,6 @@ __all__ = ["read_policy"]
 
 _KEYS = ("actions", "seed", "confirmation", "approvers", "store")
 _OF_AN_ACTION = ("confirm", "approval", "use_within", "bind_body")
-_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -41,13 +41,10 @@ class _Reader:
             actions.update(SEED)
         if "actions" in keys:
             for key_node, action, value in self._document.pairs(keys["actions"], "`actions`"):
-                if _ACTION.fullmatch(action):
-                    actions[action] = self._requirement(value, action)
+                if wrong := wrong_action(action):
+                    self._document.wrong(key_node, f"the action `{action}` {wrong}")
                 else:
-                    self._document.wrong(
-                        key_node,
-                        f"`{action}` is no action: write <resource>.<verb> in lower case, such as user.deleted",
-                    )
+                    actions[action] = self._requirement(value, action)
         if not actions and not self._document.problems and "actions" not in keys and "seed" not in keys:
             self._document.wrong(node, "nothing is privileged here: write `actions:`, or `seed: true`")
         confirmation = self._one_of(keys, "confirmation", ("session_key", "callable"))
