@@ -53,7 +53,7 @@ WHERE action IN ('producer.gap', 'producer.started')
 
 _QUARANTINED = f"""
 SELECT metadata['audit.quarantine.producer_id'], toUInt64OrNull(metadata['audit.quarantine.producer_seq'])
-FROM {DATABASE}.records WHERE action = 'audit_log.quarantined' AND tenant = '_collector'
+FROM {DATABASE}.records WHERE action IN ('audit_log.quarantined', 'audit_log.conflict') AND tenant = '_collector'
 """  # noqa: S608 - as above
 
 _TWINS = f"""

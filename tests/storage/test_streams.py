@@ -49,6 +49,11 @@ def gap(stream: str, number: int, of: str, first: int, last: int) -> Draft:
     return draft(stream, number, "producer.gap", metadata=metadata)
 
 
+def set_aside(action: str, of: str, number: int) -> Draft:
+    metadata = {"audit.quarantine.producer_id": of, "audit.quarantine.producer_seq": str(number)}
+    return draft("", 0, action, tenant="_collector", metadata=metadata)
+
+
 def whole(stream: str, numbers: Iterable[int], end: int) -> list[Draft]:
     return [started(stream), *(draft(stream, n) for n in numbers), draft(stream, end, "producer.stopped")]
 
@@ -78,6 +83,8 @@ def test_numbers_that_never_came_are_named_behind_the_hole(
         [*reversed(whole("desk/holes", (1, 2, 5, 6, 9), 10)), draft("desk/headless", 2)],
         [draft("desk/holes", 3), draft("desk/excused", 3), gap("desk/whole", 5, "desk/excused", 0, 2)],
         [draft("desk/tail", n) for n in range(3)],
+        [draft("desk/excused", 6), set_aside("audit_log.quarantined", "desk/excused", 4)],
+        [set_aside("audit_log.conflict", "desk/excused", 5)],
         [started("desk/next", ("desk/tail", 4), ("desk/gone", 1))],
         [draft("desk/holes", 7, tenant="other")],
     ]

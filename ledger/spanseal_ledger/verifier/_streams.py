@@ -74,7 +74,7 @@ class StreamFacts:
     gaps: Iterable[tuple[str, int, int]] = ()
     """Stream, first and last number: what ``producer.gap`` records name."""
     quarantined: Iterable[tuple[str, int]] = ()
-    """Stream and number of what ``audit_log.quarantined`` records name."""
+    """Stream and number of what ``audit_log.quarantined`` and ``audit_log.conflict`` records name."""
     previous: Iterable[tuple[str, int]] = ()
     """Streams that ``producer.started`` records name, with the last number known, -1 for none."""
     twins: Iterable[Twin] = ()
