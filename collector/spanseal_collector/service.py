@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spanseal_collector.admission import Admitter, Draft
 from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.errors import BindError
-from spanseal_collector.grpc_receiver import GrpcReceiver
 from spanseal_collector.http_server import make_server
 from spanseal_collector.intake import Intake
 from spanseal_collector.lineage import History, predecessors_json, read_history
@@ -40,6 +40,9 @@ from spanseal_storage.keys import load_signing_key, trusted_keys
 from spanseal_storage.rows import RecordTable
 from spanseal_storage.sql_endpoint import make_app
 from spanseal_storage.writer import Writer
+
+if TYPE_CHECKING:
+    from spanseal_collector.grpc_receiver import GrpcReceiver
 
 __all__ = ["CollectorConfig", "Ready", "serve"]
 
@@ -328,5 +331,9 @@ async def _run(
 async def _grpc(intake: Intake, host: str, port: int | None) -> tuple[GrpcReceiver | None, int | None]:
     if port is None:
         return None, None
+    # gRPC's own library would write what peers say to standard error, to the byte; it asks this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from spanseal_collector.grpc_receiver import GrpcReceiver  # noqa: PLC0415
+
     receiver = GrpcReceiver(intake)
     return receiver, await receiver.start(host, port)
