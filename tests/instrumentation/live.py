@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,7 @@ class Server(Service):
             "OTEL_SERVICE_NAME": "served",
             "SPANSEAL_SPOOL_DIR": str(self.spool),
             "SPANSEAL_ADOPT_INTERVAL": "0.2",
+            "SPANSEAL_SHUTDOWN_TIMEOUT": "20",  # a machine may be busy
             **(env or {}),
         }
 
@@ -141,6 +142,8 @@ class Visitors:
         self._port = port
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._gate = [threading.Lock() for _ in range(threads)]
+        """Each held by its thread while it visits."""
         self._threads = [threading.Thread(target=self._run, args=(name,)) for name in range(threads)]
 
     def __enter__(self) -> Self:
@@ -165,13 +168,22 @@ class Visitors:
             come = self._changed.wait_for(lambda: len(self.answered) >= enough, _MOST_SECONDS)
         assert come, f"no more than {len(self.answered)} requests were answered"
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let nobody visit meanwhile."""
+        with ExitStack() as held:
+            for lock in self._gate:
+                held.enter_context(lock)
+            yield
+
     def _run(self, thread: int) -> None:
         number = 0
         while not self._stop.is_set():
             number += 1
             name = f"visit-{thread}-{number}"
             try:
-                self._visit(name, "POST" if number % 2 else "GET", f"p{thread}-{number}")
+                with self._gate[thread]:
+                    self._visit(name, "POST" if number % 2 else "GET", f"p{thread}-{number}")
             except (OSError, http.client.HTTPException):
                 self._stop.wait(0.02)  # it is down: not all of the processor for knocking at it
 

@@ -56,6 +56,8 @@ def go_through(rounds: list[Round], visitors: Visitors) -> None:
 def check(server: Server, receiver: FakeReceiver, visitors: Visitors, name: str) -> None:
     """See that everything is on record, once."""
     receiver.wait(lambda seen: not missing(visitors, seen.taken), 60)
+    # What the dead left is taken over by the living, of which there are two at most.
+    until(lambda: len(list(server.spool.glob("*.db"))) <= 2)
     server.stop()
     more = check_visits(visitors, receiver.taken)
     check_streams(receiver, again=True)
@@ -98,9 +100,12 @@ def test_flask_run_with_its_reloader(tmp_path: Path, receiver: FakeReceiver) -> 
 
     def touch(_: random.Random) -> None:
         reloads = server.text().count("Restarting with")
-        with server.source.open("a") as source:
-            source.write("# saved again\n")
-        until(lambda: server.text().count("Restarting with") > reloads)
+        # The reloader ends Python while this server's threads go on: what they answer after the end of the spool
+        # is not on record, or as unknown.
+        with visitors.paused():
+            with server.source.open("a") as source:
+                source.write("# saved again\n")
+            until(lambda: server.text().count("Restarting with") > reloads)
 
     rounds = [touch, server.kill_and_start, away(receiver, visitors, Reply(silent=True)), server.restart]
     with server:
