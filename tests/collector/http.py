@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 from google.rpc import status_pb2
@@ -29,13 +30,27 @@ def status(answer: requests.Response) -> status_pb2.Status:
     return status_pb2.Status.FromString(answer.content)
 
 
+class _Answers(io.BufferedReader):
+    """What comes on a connection, read ahead once for all answers on it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(socket.SocketIO(connection, "r"))
+
+    def makefile(self, *_: object) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Stay open: http.client closes it after each answer."""
+
+
 def raw_answers(port: int, data: bytes, count: int = 1) -> list[int]:
     """Send bytes on one connection and read so many answers; returns their status codes."""
     codes = []
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(data)
+        answers = _Answers(connection)
         for _ in range(count):
-            answer = http.client.HTTPResponse(connection)
+            answer = http.client.HTTPResponse(answers)  # type: ignore[arg-type]  # it asks for nothing else
             answer.begin()
             answer.read()
             codes.append(answer.status)

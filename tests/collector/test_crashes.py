@@ -109,7 +109,9 @@ def test_killed_at_random_moments_it_keeps_all_that_it_acknowledged(tmp_path: Pa
     kept = rows(data, "SELECT toString(quarantine_id) FROM audit.quarantine")
     assert sorted(row[0] for row in kept) == sorted(row[0] for row in named)
     result = verdict(data)
-    assert (result["verdict"], result["information"]) == ("clean", [])
+    assert result["verdict"] == "clean"
+    # Clients that were killed end no stream.
+    assert {found["kind"] for found in result["information"]} <= {"stream_open"}
     assert result["chains"] == KILLS + 1
     assert not list((data / "tmp").iterdir())
 
