@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from .__about__ import __version__
 
 if TYPE_CHECKING:
-    from .actor import Actor
-    from .decorator import audited
-    from .differences import changes, changes_of
+    from .actors.actor import Actor
+    from .api.decorator import audited
+    from .api.differences import changes, changes_of
+    from .api.records import annotate, record
+    from .api.units import request_id
+    from .api.work import actor, set_actor
     from .errors import ConfigurationError, InvalidRecord, NotAudited, SpansealError
     from .flask_app import instrument_app
-    from .marks import action
-    from .privileged.blueprint import approvals_blueprint
-    from .privileged.decorator import privileged
-    from .providers import instrument_provider
-    from .records import annotate, record
-    from .units import request_id
-    from .work import actor, set_actor
+    from .gate.blueprint import approvals_blueprint
+    from .gate.decorator import privileged
+    from .meaning.marks import action
+    from .spans.providers import instrument_provider
 
 __all__ = [
     "Actor",
@@ -48,30 +48,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Actor": "actor",
+    "Actor": "actors.actor",
     "ConfigurationError": "errors",
     "InvalidRecord": "errors",
     "NotAudited": "errors",
     "SpansealError": "errors",
-    "action": "marks",
-    "actor": "work",
-    "annotate": "records",
-    "approvals_blueprint": "privileged.blueprint",
-    "audited": "decorator",
-    "changes": "differences",
-    "changes_of": "differences",
+    "action": "meaning.marks",
+    "actor": "api.work",
+    "annotate": "api.records",
+    "approvals_blueprint": "gate.blueprint",
+    "audited": "api.decorator",
+    "changes": "api.differences",
+    "changes_of": "api.differences",
     "instrument_app": "flask_app",
-    "instrument_provider": "providers",
-    "privileged": "privileged.decorator",
-    "record": "records",
-    "request_id": "units",
-    "set_actor": "work",
+    "instrument_provider": "spans.providers",
+    "privileged": "gate.decorator",
+    "record": "api.records",
+    "request_id": "api.units",
+    "set_actor": "api.work",
 }
-
-# `spanseal.actor` is a name of the table above. Loading the module of that name would put the module in its place:
-# so that happens now, and is undone.
-importlib.import_module(".actor", __name__)
-globals().pop("actor", None)
 
 
 def __getattr__(name: str) -> Any:

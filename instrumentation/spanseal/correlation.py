@@ -16,10 +16,10 @@ from opentelemetry.context import Context
 from opentelemetry.propagators import textmap
 from opentelemetry.trace import Span
 
+from .api.units import request_id
 from .errors import SpansealError
 from .parent import BAGGAGE_KEY
 from .runtime import current
-from .units import request_id
 
 __all__ = ["SPAN_ATTRIBUTE", "carry", "mark_span"]
 

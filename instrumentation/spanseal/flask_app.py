@@ -14,14 +14,15 @@ import flask
 from opentelemetry import trace
 from werkzeug.exceptions import ServiceUnavailable
 
-from . import commits, marks
-from .actor_sources import Evidence, resolve
+from .actors import commits
+from .actors.sources import Evidence, resolve
+from .actors.users import session_digest
 from .correlation import mark_span
 from .errors import ConfigurationError, NotAudited
-from .mapping import is_state_changing
-from .privileged import flask_gate
+from .gate import flask_gate
+from .meaning import marks
+from .meaning.mapping import is_state_changing
 from .request import AuditedRequest, exception_type
-from .users import session_digest
 from .wsgi import ENVIRON_KEY, audited_call, refusal
 
 __all__ = ["instrument_all", "instrument_app", "instrumented", "refuse_all"]

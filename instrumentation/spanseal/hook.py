@@ -42,7 +42,7 @@ def pre_instrument() -> None:
             flask_app.instrument_all()
             _tell_policy()
         if settings.spans:
-            from .providers import instrument_global  # noqa: PLC0415 - as above
+            from .spans.providers import instrument_global  # noqa: PLC0415 - as above
 
             instrument_global()
     except Exception as error:
@@ -64,8 +64,8 @@ def _switched_off() -> bool:
 
 def _tell_policy() -> None:
     """Name a policy that cannot be read now, and not at the first request, which it refuses."""
-    from .privileged.errors import GateUnavailable  # noqa: PLC0415 - as above
-    from .privileged.setup import policy_of  # noqa: PLC0415 - as above
+    from .gate.errors import GateUnavailable  # noqa: PLC0415 - as above
+    from .gate.setup import policy_of  # noqa: PLC0415 - as above
     from .runtime import current  # noqa: PLC0415 - as above
 
     try:
@@ -78,7 +78,7 @@ def _tell_policy() -> None:
 def _gate_if_told() -> None:
     """What is privileged is gated, whatever could not be set up: so it is refused, as it cannot be recorded."""
     try:
-        from .privileged.setup import is_told  # noqa: PLC0415 - as above
+        from .gate.setup import is_told  # noqa: PLC0415 - as above
 
         if not is_told():
             return

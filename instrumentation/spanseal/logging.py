@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from .units import request_id
+from .api.units import request_id
 
 __all__ = ["RequestIdFilter"]
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from .actor import ANONYMOUS, Actor
-from .actor_sources import Evidence, Found
-from .annotation import Annotation
+from .actors.actor import ANONYMOUS, Actor
+from .actors.proxy_header import peer_of
+from .actors.sources import Evidence, Found
+from .api.annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
-from .json_answer import JsonAnswer
-from .mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
-from .marks import Mark
+from .meaning.json_answer import JsonAnswer
+from .meaning.mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
+from .meaning.marks import Mark
 from .parent import PARENT, parent_of
-from .proxy_header import peer_of
 from .runtime import Pending, Runtime
 from .wire import AuditRecord
 

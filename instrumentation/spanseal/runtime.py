@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from . import settings as settings_module
-from .actor_sources import Resolver, load_resolver
+from .actors.sources import Resolver, load_resolver
+from .delivery.locks import forget_all
+from .delivery.spool import Spool
+from .delivery.spool_file import Access
 from .errors import (
     ConfigurationError,
     InvalidRecord,
@@ -31,17 +34,14 @@ from .errors import (
     SpoolError,
     SpoolUnavailable,
 )
-from .locks import forget_all
-from .rules import DEFAULTS, Rules, load_rules
+from .meaning.rules import DEFAULTS, Rules, load_rules
 from .servers import forks_unseen, threads_stand_still
 from .settings import Settings
-from .spool import Spool
-from .spool_file import Access
 from .throttle import Throttle
 from .wire import AuditRecord, encode_resource
 
 if TYPE_CHECKING:
-    from .shipper import Shipper
+    from .delivery.shipper import Shipper
 
 __all__ = ["Pending", "Runtime", "current", "exchange"]
 
@@ -331,7 +331,7 @@ class Runtime:
     def _make(self) -> Spool:
         # In the worker: imported in gunicorn's master, urllib3 would keep the SSLContext that gevent replaces later,
         # and every TLS connection of the application would end in a RecursionError.
-        from .shipper import Shipper  # noqa: PLC0415
+        from .delivery.shipper import Shipper  # noqa: PLC0415
 
         settings = self.settings
         resource = encode_resource(settings.resource)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-from .actor_sources import DEFAULT, Source, sources
-from .endpoint import Export, export
+from .actors.proxy_header import Network, ProxyHeader, header_name, networks, proxy_header
+from .actors.sources import DEFAULT, Source, sources
+from .delivery.endpoint import Export, export
 from .errors import ConfigurationError
-from .proxy_header import Network, ProxyHeader, header_name, networks, proxy_header
 from .variables import choice, number, seconds, text, variable, variables_of, yes_or_no
 
 __all__ = ["Settings", "load", "refuses", "spool_dir", "unknown"]

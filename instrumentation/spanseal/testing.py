@@ -15,15 +15,15 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from . import runtime as runtime_module
 from . import settings as settings_module
-from .actor import ANONYMOUS, Actor
+from .actors.actor import ANONYMOUS, Actor
 from .runtime import Runtime
 from .settings import Settings
 
 if TYPE_CHECKING:
     import flask
 
-    from .shipper import Shipper
-    from .spool import Spool
+    from .delivery.shipper import Shipper
+    from .delivery.spool import Spool
 
 __all__ = ["Record", "Records", "capture_audit"]
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from .__about__ import __version__
-from .actor import ANONYMOUS, Actor
+from .actors.actor import ANONYMOUS, Actor
 from .errors import InvalidRecord
 
 SCHEMA_VERSION = "1"

@@ -37,7 +37,9 @@ def test_the_table_of_the_applications_settings_is_the_programs() -> None:
     _, _, after = README.partition("### Of the application\n")
     rows = [line for line in after.partition("\n### ")[0].splitlines() if line.startswith("| `")]
     assert rows == [
-        f"| `{one.name}` | {f'`{one.default}`' if one.default else ''} | {one.meaning} |".replace("|  |", "| |")
+        f"| `{one.name}` | {f'`{one.default}`' if one.default else ''} | {one.meaning} |".replace(
+            "|  |", "| |"
+        )
         for one in variables_of(Settings).values()
     ]
 

@@ -16,8 +16,8 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from examples.demo.processes import Collector
-from spanseal import endpoint
-from spanseal.exporter import Verdict, open_exporter
+from spanseal.delivery import endpoint
+from spanseal.delivery.exporter import Verdict, open_exporter
 from spanseal_collector.intake import MAX_REQUEST_BYTES
 from tests.collector.client_tools import javascript, telemetrygen
 from tests.collector.http import rows

@@ -8,8 +8,8 @@ import flask
 import pytest
 
 from examples.clinic.clinic.seed import DEMO_PASSWORD
-from spanseal.routes_report import report
-from spanseal.rules import load_rules
+from spanseal.commands.routes_report import report
+from spanseal.meaning.rules import load_rules
 from spanseal.testing import capture_audit
 
 PATH = Path(__file__).parents[2] / "examples" / "clinic" / "rules.yaml"

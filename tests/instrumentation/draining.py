@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from spanseal.spool_command import spool
+from spanseal.commands.spool_command import spool
 
 if __name__ == "__main__":
     spool(["drain", *sys.argv[1:]])

@@ -13,8 +13,8 @@ import flask
 
 import spanseal
 from spanseal import runtime
-from spanseal.adoption import Adopter
-from spanseal.spool_file import Access
+from spanseal.delivery.adoption import Adopter
+from spanseal.delivery.spool_file import Access
 from tests.instrumentation.calling import call, environ
 
 

@@ -13,7 +13,7 @@ import flask
 import flask_login
 
 import spanseal
-from spanseal.privileged import sqlite_store
+from spanseal.gate import sqlite_store
 
 SECRET = "a made-up key"
 

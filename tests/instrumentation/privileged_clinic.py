@@ -9,8 +9,8 @@ from typing import Any
 import flask
 
 import spanseal
-from spanseal.privileged.setup import gate_of
-from spanseal.privileged.sqlite_store import SqliteStore
+from spanseal.gate.setup import gate_of
+from spanseal.gate.sqlite_store import SqliteStore
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import Received
 from tests.instrumentation.privileged_app import Done, add_views

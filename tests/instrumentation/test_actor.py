@@ -13,11 +13,11 @@ import pytest
 from flask.sessions import SecureCookieSession
 
 import spanseal
-from spanseal.actor import MAX_TEXT, Actor
-from spanseal.actor_sources import DEFAULT, Evidence, load_resolver, sources
-from spanseal.actor_sources import resolve as resolve_found
+from spanseal.actors.actor import MAX_TEXT, Actor
+from spanseal.actors.sources import DEFAULT, Evidence, load_resolver, sources
+from spanseal.actors.sources import resolve as resolve_found
+from spanseal.actors.users import from_session, from_value, session_digest
 from spanseal.errors import ConfigurationError, InvalidRecord
-from spanseal.users import from_session, from_value, session_digest
 from tests.instrumentation.conftest import Audit
 
 
@@ -154,7 +154,7 @@ def test_the_order_of_sources() -> None:
 def test_a_resolver_that_fails_leaves_it_to_the_next_source(
     resolved: object, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spanseal.actor_sources._throttle._said", {})
+    monkeypatch.setattr("spanseal.actors.sources._throttle._said", {})
 
     def resolver() -> object:
         if resolved == "raise":

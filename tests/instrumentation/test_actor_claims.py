@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spanseal.actor import MAX_TEXT, Actor
-from spanseal.claims import from_claims
+from spanseal.actors.actor import MAX_TEXT, Actor
+from spanseal.actors.claims import from_claims
 
 KEYCLOAK = {
     "iss": "https://id.example.org/realms/clinic",

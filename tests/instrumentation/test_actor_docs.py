@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 import spanseal
-from spanseal.actor_sources import DEFAULT, sources
+from spanseal.actors.sources import DEFAULT, sources
 from tests.instrumentation.conftest import Audit, Client
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "actors.md").read_text("utf-8")

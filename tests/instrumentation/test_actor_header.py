@@ -14,8 +14,8 @@ import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
 
+from spanseal.actors.proxy_header import ProxyHeader, networks, peer_of
 from spanseal.errors import ConfigurationError
-from spanseal.proxy_header import ProxyHeader, networks, peer_of
 from spanseal.settings import load
 from tests.instrumentation.calling import replace_wsgi_app
 from tests.instrumentation.conftest import Audit, until
@@ -102,7 +102,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 def test_a_forged_header_is_not_believed_behind_proxy_fix_either(
     audit: Audit, app: flask.Flask, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fixed: str
 ) -> None:
-    monkeypatch.setattr("spanseal.proxy_header._throttle._said", {})
+    monkeypatch.setattr("spanseal.actors.proxy_header._throttle._said", {})
     audit.set(
         SPANSEAL_ACTOR_HEADER=HEADER,
         SPANSEAL_ACTOR_ROLE_HEADER="X-Forwarded-Groups",

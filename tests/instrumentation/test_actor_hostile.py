@@ -11,9 +11,9 @@ import flask
 import pytest
 from werkzeug.local import LocalProxy
 
-from spanseal.actor import MAX_TEXT, Actor
-from spanseal.actor_sources import DEFAULT, Evidence, resolve, sources
-from spanseal.users import from_value
+from spanseal.actors.actor import MAX_TEXT, Actor
+from spanseal.actors.sources import DEFAULT, Evidence, resolve, sources
+from spanseal.actors.users import from_value
 from tests.instrumentation.conftest import Audit
 
 

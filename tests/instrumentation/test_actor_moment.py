@@ -11,7 +11,7 @@ import flask_login
 import pytest
 
 import spanseal
-from spanseal.users import from_value
+from spanseal.actors.users import from_value
 from tests.instrumentation.conftest import Audit
 
 
@@ -79,7 +79,7 @@ def test_a_role_that_changes_within_a_request(
 def test_a_resolver_that_finds_nothing_before_the_application_has_begun_is_not_spoken_of(
     audit: Audit, app: flask.Flask, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spanseal.actor_sources._throttle._said", {})
+    monkeypatch.setattr("spanseal.actors.sources._throttle._said", {})
     module = ModuleType("made_up_resolvers")
     module.__dict__["who"] = lambda: flask.g.account.id
     monkeypatch.setitem(__import__("sys").modules, "made_up_resolvers", module)

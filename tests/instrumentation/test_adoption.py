@@ -20,10 +20,10 @@ import pytest
 
 import spanseal
 from spanseal import settings
-from spanseal.adoption import Adopted, Adopter, close
-from spanseal.locks import FileLock
-from spanseal.spool import Spool
-from spanseal.spool_file import Access
+from spanseal.delivery.adoption import Adopted, Adopter, close
+from spanseal.delivery.locks import FileLock
+from spanseal.delivery.spool import Spool
+from spanseal.delivery.spool_file import Access
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import Received, Recorder, Reply
 from tests.instrumentation.test_spool import body
@@ -406,7 +406,7 @@ def test_a_death_while_a_file_is_removed_is_no_loss(
             path.unlink()
             raise KeyboardInterrupt
 
-        dying.setattr("spanseal.adoption.remove", die_now)
+        dying.setattr("spanseal.delivery.adoption.remove", die_now)
         with pytest.raises(KeyboardInterrupt):
             close(adopted.file, adopted.lock)
     adopted.lock.release()

@@ -13,7 +13,9 @@ import pytest
 from flask.views import MethodView, View
 
 import spanseal
-from spanseal import InvalidRecord, marks, spool
+from spanseal import InvalidRecord
+from spanseal.delivery import spool
+from spanseal.meaning import marks
 from tests.instrumentation.calling import BoomError
 from tests.instrumentation.conftest import Audit
 

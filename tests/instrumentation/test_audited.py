@@ -19,7 +19,8 @@ import flask
 import pytest
 
 import spanseal
-from spanseal import InvalidRecord, NotAudited, spool
+from spanseal import InvalidRecord, NotAudited
+from spanseal.delivery import spool
 from spanseal.errors import SpoolUnavailable
 from tests.instrumentation.calling import BoomError
 from tests.instrumentation.conftest import Audit, until

@@ -16,7 +16,7 @@ import pytest
 
 import spanseal
 from spanseal import InvalidRecord
-from spanseal.values import is_secret, plain
+from spanseal.api.values import is_secret, plain
 from tests.instrumentation.conftest import Audit
 
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 import spanseal
-from spanseal.shipper import Shipper
+from spanseal.delivery.shipper import Shipper
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Recorder, Reply, receiving
 from tests.instrumentation.grpc_receiver import GrpcReply, grpc_receiving, retry_info

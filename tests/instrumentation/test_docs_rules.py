@@ -9,14 +9,15 @@ import flask
 import pytest
 from click.testing import CliRunner
 
-from spanseal import routes_report, rules_file
 from spanseal.cli import main
+from spanseal.commands import routes_report
 from spanseal.errors import ConfigurationError
-from spanseal.json_answer import MAX_BYTES
-from spanseal.mapping import UNMATCHED, plan_of
-from spanseal.rules import Rules, load_rules
-from spanseal.rules_file import read
-from spanseal.yaml_schema import MAX_BYTES as MOST_OF_A_FILE
+from spanseal.meaning import rules_file
+from spanseal.meaning.json_answer import MAX_BYTES
+from spanseal.meaning.mapping import UNMATCHED, plan_of
+from spanseal.meaning.rules import Rules, load_rules
+from spanseal.meaning.rules_file import read
+from spanseal.meaning.yaml_schema import MAX_BYTES as MOST_OF_A_FILE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rules.md").read_text("utf-8")
 FILES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from spanseal import doctor
 from spanseal.cli import main
-from spanseal.doctor import Finding, examine
+from spanseal.commands import doctor
+from spanseal.commands.doctor import Finding, examine
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import Reply
 

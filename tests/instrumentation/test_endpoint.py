@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spanseal import endpoint
+from spanseal.delivery import endpoint
 from spanseal.errors import ConfigurationError
 
 GRPC = {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"}

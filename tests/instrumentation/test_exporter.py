@@ -14,8 +14,8 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 import spanseal
-from spanseal import endpoint
-from spanseal.exporter import MAX_RETRY_AFTER, HttpExporter, Verdict
+from spanseal.delivery import endpoint
+from spanseal.delivery.exporter import MAX_RETRY_AFTER, HttpExporter, Verdict
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import PROTOBUF, Reply, rejecting
 

@@ -12,8 +12,8 @@ import pytest
 
 import spanseal
 from spanseal import settings
-from spanseal.adoption import Adopter
-from spanseal.spool_file import Access
+from spanseal.delivery.adoption import Adopter
+from spanseal.delivery.spool_file import Access
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import Reply
 from tests.instrumentation.test_adoption import check_streams

@@ -17,9 +17,9 @@ import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 import spanseal
-from spanseal import endpoint
-from spanseal.exporter import MAX_RETRY_AFTER, Answer, Verdict, open_exporter
-from spanseal.grpc_exporter import GrpcExporter
+from spanseal.delivery import endpoint
+from spanseal.delivery.exporter import MAX_RETRY_AFTER, Answer, Verdict, open_exporter
+from spanseal.delivery.grpc_exporter import GrpcExporter
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import Received, rejecting
 from tests.instrumentation.grpc_receiver import GrpcReceiver, GrpcReply, grpc_receiving, retry_info
@@ -254,7 +254,7 @@ def test_where_grpc_is_missing_records_wait_and_the_log_says_what_to_do(
 ) -> None:
     use_grpc(audit, server)
     with monkeypatch.context() as missing:
-        missing.setitem(sys.modules, "spanseal.grpc_exporter", None)
+        missing.setitem(sys.modules, "spanseal.delivery.grpc_exporter", None)
         spanseal.record("test.done")
         ship = audit.runtime._shipper
         assert ship is not None
@@ -310,7 +310,7 @@ for child in children:
 spanseal.record("parent.done")
 """
 
-COLLECTED = """import gc; from spanseal import grpc_exporter
+COLLECTED = """import gc; from spanseal.delivery import grpc_exporter
         grpc_exporter._inherited.clear(); runtime._abandoned.clear(); del ship, mine; gc.collect(); sys.exit(0)"""
 
 
@@ -350,7 +350,7 @@ import gevent, sys
 import spanseal
 from spanseal import runtime
 spanseal.record("test.done")
-from spanseal import grpc_exporter
+from spanseal.delivery import grpc_exporter
 while grpc_exporter._calls.running is None:
     gevent.sleep(0.002)
 for _ in range(20):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal.mapping import Meaning, is_credential, is_state_changing, map_request, plan_of, verb_of
-from spanseal.words import VERBS
+from spanseal.meaning.mapping import Meaning, is_credential, is_state_changing, map_request, plan_of, verb_of
+from spanseal.meaning.words import VERBS
 
 # What the collector asks of an action.
 ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")

@@ -17,9 +17,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 import spanseal
-from spanseal import metrics
+from spanseal.delivery import metrics
+from spanseal.delivery.spool import Spool
 from spanseal.errors import SpoolUnavailable
-from spanseal.spool import Spool
 from tests.instrumentation.calling import call, environ
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import Received, Reply
@@ -55,7 +55,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     provider = MeterProvider([one])
     monkeypatch.setattr(metrics, "_installed", False)
     monkeypatch.setattr(metrics, "_duration", None)
-    monkeypatch.setattr("spanseal.metrics.api.get_meter", provider.get_meter)
+    monkeypatch.setattr("spanseal.delivery.metrics.api.get_meter", provider.get_meter)
     yield one
     provider.shutdown()
 
@@ -147,7 +147,7 @@ def test_nothing_of_it_reaches_the_application(
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError(name)
 
-    monkeypatch.setattr("spanseal.metrics.api.get_meter", lambda *_arguments: BrokenMeter())
+    monkeypatch.setattr("spanseal.delivery.metrics.api.get_meter", lambda *_arguments: BrokenMeter())
     spanseal.record("test.done")
     audit.receiver.wait_for("test.done")
     # And of a spool file that is gone, a reader is told nothing rather than an error.

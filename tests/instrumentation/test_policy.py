@@ -11,8 +11,10 @@ from typing import Any
 import flask
 import pytest
 
-from spanseal import flask_app, mapping, request, rules, settings, spool, wire, wsgi
+from spanseal import flask_app, request, settings, wire, wsgi
+from spanseal.delivery import spool
 from spanseal.errors import SpoolUnavailable
+from spanseal.meaning import mapping, rules
 from tests.instrumentation.calling import call, environ
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.serving import werkzeug_server
@@ -322,7 +324,7 @@ def test_a_thread_that_cannot_be_started_leaves_no_file(audit: Audit, clinic: Cl
         raise RuntimeError("can't start new thread")
 
     with pytest.MonkeyPatch.context() as full:
-        full.setattr("spanseal.shipper.Shipper.start", fail)
+        full.setattr("spanseal.delivery.shipper.Shipper.start", fail)
         assert clinic.app.test_client().get("/patients").text == SECRET
     assert not list(audit.directory.glob("*.db*"))
     assert not list(audit.directory.glob("*.lock"))

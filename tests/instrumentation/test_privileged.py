@@ -16,10 +16,10 @@ import flask
 import pytest
 from flask.sessions import SecureCookieSessionInterface
 
-from spanseal import spool
+from spanseal.delivery import spool
 from spanseal.errors import SpoolUnavailable
-from spanseal.privileged.approval import State
-from spanseal.privileged.sqlite_store import SqliteStore
+from spanseal.gate.approval import State
+from spanseal.gate.sqlite_store import SqliteStore
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.privileged_clinic import REQUIRED, RULES, SEED, Clinic, error, make_clinic
 
@@ -377,7 +377,7 @@ def functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module whose functions a policy names."""
     made = ModuleType("clinic_functions")
     monkeypatch.setitem(sys.modules, made.__name__, made)
-    from spanseal.privileged.gate import _loaded
+    from spanseal.gate.gate import _loaded
 
     _loaded.cache_clear()
     yield made
@@ -404,7 +404,7 @@ def test_functions_of_the_application(clinic: Clinic, functions: Any, log: pytes
     assert "clinic_functions:confirmed" in log.text
     assert "a secret" not in log.text
     functions.confirmed = lambda: time.time() - 5
-    from spanseal.privileged.gate import _loaded
+    from spanseal.gate.gate import _loaded
 
     _loaded.cache_clear()
     asked = ann.delete("/users/7")
@@ -528,7 +528,7 @@ def test_what_is_recorded_and_then_not_stored_is_corrected(
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("spanseal.privileged.sqlite_store._update", broken)
+        patch.setattr("spanseal.gate.sqlite_store._update", broken)
         assert error(ann.delete("/users/7")) == (503, "gate_unavailable")
     assert clinic.done.said == []
     assert ann.delete("/users/7").status_code == 200

@@ -19,7 +19,7 @@ from flask_httpauth import HTTPBasicAuth
 
 import spanseal
 from spanseal.cli import main
-from spanseal.privileged.approval import State
+from spanseal.gate.approval import State
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.privileged_clinic import RULES, SEED, Clinic, error, make_clinic
 
@@ -295,8 +295,6 @@ def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     folder = ROOT / "instrumentation"
-    pages = {
-        str(path.relative_to(folder)) for path in folder.rglob("spanseal/privileged/templates/**/*.html")
-    }
+    pages = {str(path.relative_to(folder)) for path in folder.rglob("spanseal/gate/templates/**/*.html")}
     assert len(pages) == 4
     assert pages <= names

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spanseal.privileged.errors import GateUnavailable
-from spanseal.privileged.policy import SEED, Requirement, duration
-from spanseal.privileged.setup import load_policy
+from spanseal.gate.errors import GateUnavailable
+from spanseal.gate.policy import SEED, Requirement, duration
+from spanseal.gate.setup import load_policy
 
 WHOLE = """\
 version: 1
@@ -83,7 +83,11 @@ def test_the_seed_is_what_compliance_queries_look_for() -> None:
         ("privileged: {}", 3, "nothing is privileged here"),
         ("privileged:\n  sead: true", 4, "did you mean `seed`"),
         ("privileged:\n  seed: yes", 4, "write true or false"),
-        ("privileged:\n  actions: {deleteUser: {confirm: 15m}}", 4, "the action `deleteUser` is not of the form"),
+        (
+            "privileged:\n  actions: {deleteUser: {confirm: 15m}}",
+            4,
+            "the action `deleteUser` is not of the form",
+        ),
         ("privileged:\n  actions:\n    user.deleted: {}", 5, "takes nothing"),
         (
             "privileged:\n  actions:\n    user.deleted: {bind_body: true, confirm: 1m}",

@@ -17,18 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spanseal.gate import sqlite_store
+from spanseal.gate.approval import SECOND, Approval, Attempt, Person, Resource, State, same_person
+from spanseal.gate.errors import NotPending, OwnApproval, StoreUnavailable, TooManyRequests, UnknownApproval
+from spanseal.gate.sqlite_store import SqliteStore
+from spanseal.gate.store import Verdict
 from spanseal.identifiers import uuid7
-from spanseal.privileged import sqlite_store
-from spanseal.privileged.approval import SECOND, Approval, Attempt, Person, Resource, State, same_person
-from spanseal.privileged.errors import (
-    NotPending,
-    OwnApproval,
-    StoreUnavailable,
-    TooManyRequests,
-    UnknownApproval,
-)
-from spanseal.privileged.sqlite_store import SqliteStore
-from spanseal.privileged.store import Verdict
 
 NOW = 1_800_000_000 * SECOND
 ANN, BEN = Person("ann", "ann@example.org"), Person("ben")

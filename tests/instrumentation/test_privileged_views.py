@@ -13,7 +13,7 @@ from flask_httpauth import HTTPBasicAuth
 
 import spanseal
 from spanseal import ConfigurationError, InvalidRecord
-from spanseal.privileged.approval import State
+from spanseal.gate.approval import State
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.privileged_clinic import REQUIRED, RULES, SEED, Clinic, error, make_clinic
 
@@ -191,7 +191,7 @@ def test_wrong_arguments_are_told_when_the_view_is_defined() -> None:
 
 def test_requests_of_one_person_are_bounded(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     clinic.policy()
-    monkeypatch.setattr("spanseal.privileged.sqlite_store.MOST_WAITING", 3)
+    monkeypatch.setattr("spanseal.gate.sqlite_store.MOST_WAITING", 3)
     ann = clinic.client("ann")
     assert [ann.delete(f"/users/{number}").json["error"] for number in range(5)] == [
         *(["approval_required"] * 3),

@@ -15,14 +15,15 @@ import pytest
 from click.testing import CliRunner
 
 import spanseal
-from spanseal import marks, routes_report
 from spanseal.cli import main
-from spanseal.mapping import map_request
-from spanseal.routes_command import _KINDS
-from spanseal.routes_report import report
-from spanseal.routes_starter import starter
-from spanseal.rules import DEFAULTS, Rules, load_rules
-from spanseal.rules_file import read
+from spanseal.commands import routes_report
+from spanseal.commands.routes_command import _KINDS
+from spanseal.commands.routes_report import report
+from spanseal.commands.routes_starter import starter
+from spanseal.meaning import marks
+from spanseal.meaning.mapping import map_request
+from spanseal.meaning.rules import DEFAULTS, Rules, load_rules
+from spanseal.meaning.rules_file import read
 
 APP = """\
 import flask
@@ -80,6 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in [name for name in os.environ if name.startswith(("SPANSEAL_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SPANSEAL_SPOOL_DIR", str(tmp_path / "spool"))
+    monkeypatch.delitem(sys.modules, "flask_httpauth", raising=False)  # of other tests
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "rules.yaml").write_text(RULES)
     path = list(sys.path)

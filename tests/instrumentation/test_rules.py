@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spanseal.errors import ConfigurationError
-from spanseal.json_answer import MAX_BYTES, JsonAnswer, value_at
-from spanseal.mapping import Meaning, map_request
-from spanseal.rules import DEFAULTS, Rules, load_rules
+from spanseal.meaning.json_answer import MAX_BYTES, JsonAnswer, value_at
+from spanseal.meaning.mapping import Meaning, map_request
+from spanseal.meaning.rules import DEFAULTS, Rules, load_rules
 from tests.instrumentation.conftest import Audit
 
 Load = Callable[[str], Rules]

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spanseal import checks, rules_file
+from spanseal.api import checks
 from spanseal.errors import ConfigurationError
-from spanseal.rules_file import Reference, RulesFile, read
-from spanseal.rules_pattern import RoutePattern
-from spanseal.yaml_schema import Document, Node
+from spanseal.meaning import rules_file
+from spanseal.meaning.rules_file import Reference, RulesFile, read
+from spanseal.meaning.rules_pattern import RoutePattern
+from spanseal.meaning.yaml_schema import Document, Node
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spanseal import endpoint, settings
+from spanseal import settings
+from spanseal.delivery import endpoint
 from spanseal.errors import ConfigurationError
 
 

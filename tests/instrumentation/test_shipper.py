@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import spanseal
-from spanseal import shipper
+from spanseal.delivery import shipper
+from spanseal.delivery.exporter import Answer, Verdict
+from spanseal.delivery.spool import Spool
+from spanseal.delivery.spool_file import SpoolFile
 from spanseal.errors import SpoolUnavailable
-from spanseal.exporter import Answer, Verdict
-from spanseal.spool import Spool
-from spanseal.spool_file import SpoolFile
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Received, Reply, rejecting
 from tests.instrumentation.test_adoption import check_streams

@@ -418,7 +418,7 @@ def test_a_span_that_nobody_can_end_any_more(audit: Audit, tracer: trace.Tracer)
 def test_the_bound_of_spans_that_are_followed(
     audit: Audit, tracer: trace.Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spanseal.spans._MOST", 2)
+    monkeypatch.setattr("spanseal.spans.processor._MOST", 2)
     spans = [tracer.start_span("x", kind=SERVER, attributes=http("GET", f"/r{n}")) for n in range(4)]
     for span in spans:
         span.set_attribute("http.status_code", 200)
@@ -541,7 +541,7 @@ def test_an_exception_of_our_own_ends_no_request(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("spanseal.span_request.facts_of", broken)
+    monkeypatch.setattr("spanseal.spans.request.facts_of", broken)
     with tracer.start_as_current_span("x", kind=SERVER, attributes=http("POST")):
         pass
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanseal.span_facts import Facts, actor_of, facts_of, rpc_meaning
+from spanseal.spans.facts import Facts, actor_of, facts_of, rpc_meaning
 
 OLD = {
     "http.method": "POST",

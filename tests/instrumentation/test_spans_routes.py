@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanseal.mapping import map_request
-from spanseal.route_templates import MAX_PATH, template
+from spanseal.meaning.mapping import map_request
+from spanseal.spans.route_templates import MAX_PATH, template
 
 
 @pytest.mark.parametrize(

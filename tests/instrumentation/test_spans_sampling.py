@@ -26,7 +26,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, T
 from opentelemetry.util.types import Attributes
 
 import spanseal
-from spanseal.sampling import RecordServerSpans
+from spanseal.spans.sampling import RecordServerSpans
 from tests.instrumentation.conftest import Audit
 
 TRACE, PARENT = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7

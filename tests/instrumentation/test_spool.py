@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from spanseal import settings, spool
+from spanseal import settings
+from spanseal.delivery import spool
+from spanseal.delivery.locks import FileLock, directory_lock
+from spanseal.delivery.producer import damaged
+from spanseal.delivery.registry import ended_streams
+from spanseal.delivery.spool import Spool
+from spanseal.delivery.spool_file import Access
 from spanseal.errors import SpoolClosed, SpoolUnavailable
-from spanseal.locks import FileLock, directory_lock
-from spanseal.producer import damaged
-from spanseal.registry import ended_streams
-from spanseal.spool import Spool
-from spanseal.spool_file import Access
 from spanseal.wire import AuditRecord
 from tests.instrumentation.conftest import Row, spool_rows
 

@@ -21,11 +21,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import spanseal
-from spanseal import spool_report
-from spanseal.locks import FileLock
-from spanseal.spool_command import spool
-from spanseal.spool_drain import drain
-from spanseal.spool_reader import reading
+from spanseal.commands import spool_report
+from spanseal.commands.spool_command import spool
+from spanseal.commands.spool_drain import drain
+from spanseal.commands.spool_reader import reading
+from spanseal.delivery.locks import FileLock
 from tests.instrumentation.conftest import Audit, until
 from tests.instrumentation.fake_receiver import Received, Reply
 from tests.instrumentation.grpc_receiver import grpc_receiving
@@ -203,7 +203,7 @@ SHOW = """
 import sys
 if sys.argv[1] == "without":
     sys.modules["rich"] = None
-from spanseal.spool_command import spool
+from spanseal.commands.spool_command import spool
 spool(["status"])
 """
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import spanseal
-from spanseal import endpoint
-from spanseal.exporter import Answer, Verdict, open_exporter
+from spanseal.delivery import endpoint
+from spanseal.delivery.exporter import Answer, Verdict, open_exporter
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.fake_receiver import FakeReceiver, receiving
 from tests.instrumentation.grpc_receiver import GrpcReceiver, grpc_receiving

@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from spanseal import __version__
-from spanseal.actor import Actor
+from spanseal.actors.actor import Actor
 from spanseal.errors import InvalidRecord
 from spanseal.wire import (
     MAX_DEPTH,

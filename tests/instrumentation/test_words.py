@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal.words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
+from spanseal.meaning.words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
 
 
 @pytest.mark.parametrize(

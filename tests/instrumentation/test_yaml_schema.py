@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal import yaml_schema
 from spanseal.errors import ConfigurationError
-from spanseal.yaml_schema import Document
+from spanseal.meaning import yaml_schema
+from spanseal.meaning.yaml_schema import Document
 
 
 @pytest.fixture

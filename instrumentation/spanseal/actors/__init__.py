@@ -1,0 +1,1 @@
+"""Who acts: the actor, and where it is looked for."""

@@ -1,0 +1,1 @@
+"""What the command `spanseal` does on the application's side."""

@@ -1,0 +1,1 @@
+"""Requests of frameworks that are seen by their OpenTelemetry server spans alone."""
