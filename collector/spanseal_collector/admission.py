@@ -85,6 +85,7 @@ _PSEUDONYMISED = (
     ("resource_id", "audit.target.id"),
     ("session_id", "audit.session.id"),
 )
+_PSEUDONYMISED_METADATA = ("audit.subject.id", "audit.on_behalf_of")
 _COLLECTOR_TENANT = "_collector"
 
 _MAX_RAW_BYTES = 4 << 20
@@ -210,10 +211,11 @@ class Admitter:
             if "@" in columns[column]:
                 personal[key] = columns[column]
                 columns[column] = self._pseudonym(columns["tenant"], columns[column])
-        subject = metadata.get("audit.subject.id")
-        if isinstance(subject, str) and "@" in subject:
-            personal["audit.subject.id"] = subject
-            metadata["audit.subject.id"] = self._pseudonym(columns["tenant"], subject)
+        for key in _PSEUDONYMISED_METADATA:
+            value = metadata.get(key)
+            if isinstance(value, str) and "@" in value:
+                personal[key] = value
+                metadata[key] = self._pseudonym(columns["tenant"], value)
 
     def _pseudonym(self, tenant: str, value: str) -> str:
         key = hmac.new(self._pseudonym_key, b"spanseal/pseudonym/" + tenant.encode(), hashlib.sha256).digest()

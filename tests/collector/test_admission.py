@@ -128,7 +128,10 @@ def test_a_plain_log_record_is_admitted_with_an_id_made_here() -> None:
 
 def test_identifiers_that_are_addresses_become_pseudonyms() -> None:
     log = record(
-        audit__actor__id="zoe@example.org", audit__subject__id="max@example.org", audit__tenant="acme"
+        audit__actor__id="zoe@example.org",
+        audit__subject__id="max@example.org",
+        audit__on_behalf_of="uma@example.org",
+        audit__tenant="acme",
     )
     found = admitted(log).record
     key = hmac.new(KEY, b"spanseal/pseudonym/acme", hashlib.sha256).digest()
@@ -136,6 +139,10 @@ def test_identifiers_that_are_addresses_become_pseudonyms() -> None:
     assert found.metadata["audit.subject.id"] == pseudonym(key, "max@example.org")
     assert found.personal["audit.actor.id"] == "zoe@example.org"
     assert found.personal["audit.subject.id"] == "max@example.org"
+    assert found.metadata["audit.on_behalf_of"] == pseudonym(key, "uma@example.org")
+    assert found.personal["audit.on_behalf_of"] == "uma@example.org"
+    plain = admitted(record(audit__on_behalf_of="u-7")).record
+    assert (plain.metadata["audit.on_behalf_of"], plain.personal) == ("u-7", {})
     other = admitted(record(audit__actor__id="zoe@example.org", audit__tenant="other")).record
     assert other.actor_id != found.actor_id
 
