@@ -29,7 +29,3 @@ class SpoolUnavailable(SpoolError):
 
 class SpoolDamaged(SpoolUnavailable):
     """A spool file's bytes are not what was written: nothing more can be expected of it."""
-
-
-class SpoolClosed(SpoolError):
-    """The process is stopping and its spool takes nothing more."""

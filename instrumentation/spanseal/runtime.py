@@ -10,49 +10,31 @@ names the loss with a `producer.gap` as soon as that can be stored; `closed` ref
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from . import settings as settings_module
 from .actors.sources import Resolver, load_resolver
+from .delivery.keeper import Keeper
 from .delivery.locks import forget_all
 from .delivery.spool import Spool
-from .delivery.spool_file import Access
-from .errors import (
-    ConfigurationError,
-    InvalidRecord,
-    NotAudited,
-    SpansealError,
-    SpoolClosed,
-    SpoolError,
-    SpoolUnavailable,
-)
+from .errors import ConfigurationError, InvalidRecord, NotAudited, SpansealError, SpoolError
 from .meaning.rules import DEFAULTS, Rules, load_rules
-from .servers import forks_unseen, threads_stand_still
+from .servers import forks_unseen
 from .settings import Settings
 from .throttle import Throttle
-from .wire import AuditRecord, encode_resource
-
-if TYPE_CHECKING:
-    from .delivery.shipper import Shipper
+from .wire import AuditRecord
 
 __all__ = ["Pending", "Runtime", "current", "exchange"]
 
 logger = logging.getLogger("spanseal")
 
 _T = TypeVar("_T")
-
-_FIRST_RETRY, _MOST_RETRY = 1.0, 30.0
-
-_abandoned: list[object] = []
-"""What holds a parent's connections: using or closing them in a child would harm the parent's files."""
 
 
 @dataclass(slots=True)
@@ -61,6 +43,8 @@ class Pending:
 
     row: int | None = None
     """Its row in the spool; None where nothing is stored yet."""
+    spool: Spool | None = None
+    """Which spool that is."""
     answered: bool = False
     """Whether what was known when the answer began is stored."""
     dropped: bool = False
@@ -72,22 +56,15 @@ class Runtime:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._locks: dict[str, threading.Lock] = {}
-        self._counting = threading.Lock()
-        self._access = Access()
         self._settings: Settings | None = None
         self._resolver: Resolver | None = None
         self._rules: Rules | None = None
         self._wrong: dict[str, str] = {}
-        self._spool: Spool | None = None
-        self._shipper: Shipper | None = None
         self._orphans: deque[Callable[[], None]] = deque()
-        self._lost_before = 0
-        self._next_try = 0.0
-        self._delay = _FIRST_RETRY
-        self._stopped = False
         self._gone = False
         self._throttle = Throttle()
+        self.keeper = Keeper(lambda: self.settings, self.end_orphans)
+        """Of the spool and the shipper."""
 
     # --- the life of a request's record ----------------------------------------------------------------
 
@@ -104,7 +81,8 @@ class Runtime:
         if self._gone:
             return
         try:
-            pending.row = self._open().begin(record().encode())
+            spool = self._open()
+            pending.row, pending.spool = spool.begin(record().encode()), spool
         except Exception as error:  # noqa: BLE001 - whatever it is, the policy decides
             self.trouble(error)
 
@@ -121,12 +99,13 @@ class Runtime:
                 raise NotAudited("this cannot be audited now, so it is not done")
             return
         try:
-            pending.row = self._open().answer(pending.row, record().encode())
+            spool = pending.spool or self._open()
+            pending.row, pending.spool = spool.answer(pending.row, record().encode()), spool
             pending.answered = True
         except Exception as error:  # noqa: BLE001 - as above
             if pending.row is None:
                 pending.dropped = True
-                self._drop()
+                self.keeper.drop()
             self.trouble(error)
 
     def finish(self, pending: Pending, record: Callable[[], AuditRecord] | None) -> None:
@@ -136,8 +115,7 @@ class Runtime:
             pending: What is stored of it.
             record: Makes the record of what is known in the end; None if that is what is stored.
         """
-        spool, shipper = self._spool, self._shipper
-        if pending.row is None or spool is None:
+        if pending.row is None or pending.spool is None or self._gone:
             return
         body = None
         if record is not None:
@@ -147,9 +125,12 @@ class Runtime:
                 # What is stored already goes on its way.
                 if self._throttle.due(str(error)):
                     logger.exception("the end of a request cannot be recorded")
-        spool.finish(pending.row, body)
-        if shipper is not None:  # else it is ending, and settles what is finished once more
-            shipper.wake()
+        try:
+            pending.spool.finish(pending.row, body)
+        except SpoolError as error:
+            if self._throttle.due(str(error)):
+                logger.error("the end of a request cannot be recorded: %s", error)  # noqa: TRY400
+        self.keeper.wake()
 
     def append(self, record: AuditRecord, *, must: bool = False) -> None:
         """Store a record that is final at once; its tenant is this process's.
@@ -166,17 +147,16 @@ class Runtime:
             record.tenant = self.settings.tenant
             self._open().append(record.encode())
             if forks_unseen():
-                self._leave()
+                self.keeper.leave()
         except InvalidRecord:
             raise
         except Exception as error:
             if must:
                 raise NotAudited(f"this cannot be recorded now, so it is not done: {error}") from error
-            self._drop()
+            self.keeper.drop()
             self.trouble(error)
             return
-        if self._shipper is not None:
-            self._shipper.wake()
+        self.keeper.wake()
 
     def orphaned(self, end: Callable[[], None]) -> None:
         """Take a request whose answer was thrown away without being closed; it is ended later.
@@ -217,15 +197,6 @@ class Runtime:
             )
         if closed:
             raise NotAudited("this cannot be audited now, so it is not done") from error
-
-    @property
-    def _creation(self) -> threading.Lock:
-        """Held while the spool is made, which lets other greenlets run.
-
-        Made when it is needed: gevent's worker replaces the standard library's locks late, and in one made before
-        that a greenlet would wait for ever, since it stops the thread in which the holder would go on.
-        """
-        return self._locks.setdefault("creation", threading.Lock())
 
     # --- what it is made of ----------------------------------------------------------------------------
 
@@ -281,104 +252,17 @@ class Runtime:
     def stop(self) -> None:
         """Send what waits, as far as the time allows, and end the stream."""
         self.end_orphans()
-        with self._creation:
-            self._stopped = True
-            shipper, self._shipper = self._shipper, None
-        if shipper is not None:
-            shipper.stop(self.settings.shutdown_timeout)
-
-    def hold(self) -> None:
-        """Keep everybody out of SQLite, before `fork`."""
-        self._access.hold()
-
-    def let_go(self) -> None:
-        """Let them in again, in the parent."""
-        self._access.let_go()
+        self.keeper.stop()
 
     def abandon(self) -> None:
         """Give everything up, in a child after `fork`: requests that run now are the parent's to record."""
-        atexit.unregister(self.stop)
         self._gone = True
-        # The shipper's thread does not exist here; its adopted files' connections do.
-        _abandoned.extend((self._spool, self._shipper))
-        self._spool = self._shipper = None
+        self.keeper.abandon()
 
     def _open(self) -> Spool:
         if self._orphans:
             self.end_orphans()
-        spool = self._spool
-        if spool is not None:
-            return spool
-        with self._creation:
-            if self._spool is not None:
-                return self._spool
-            if self._stopped:
-                raise SpoolClosed("the process is stopping, its audit spool takes no more records")
-            now = time.monotonic()
-            if now < self._next_try:
-                raise SpoolUnavailable("the audit spool could not be made a moment ago")
-            try:
-                spool = self._make()
-            except (SpoolError, ConfigurationError) as error:
-                self._next_try = now + self._delay
-                self._delay = min(self._delay * 2, _MOST_RETRY)
-                if isinstance(error, ConfigurationError):
-                    raise SpoolUnavailable(str(error)) from error
-                raise
-            self._spool = spool
-            return spool
-
-    def _make(self) -> Spool:
-        # In the worker: imported in gunicorn's master, urllib3 would keep the SSLContext that gevent replaces later,
-        # and every TLS connection of the application would end in a RecursionError.
-        from .delivery.shipper import Shipper  # noqa: PLC0415
-
-        settings = self.settings
-        resource = encode_resource(settings.resource)
-        spool = Spool(settings, resource, self._access)
-        with self._counting:
-            lost, self._lost_before = self._lost_before, 0
-        if lost:
-            spool.drop(lost)
-        if forks_unseen():
-            return spool
-        shipper = Shipper(settings, spool, resource, self._access, before_settling=self.end_orphans)
-        try:
-            shipper.start()
-        except RuntimeError as error:  # no more threads, or the interpreter is going down
-            spool.discard()
-            with self._counting:
-                self._lost_before += lost
-            raise SpoolUnavailable(f"the audit's thread cannot be started: {error}") from error
-        atexit.register(self.stop)
-        self._shipper = shipper
-        if threads_stand_still():
-            logger.critical(
-                "uWSGI runs without threads: audit records are kept in %s, but are sent only while requests are "
-                "answered and when the process ends; start it with --enable-threads",
-                settings.spool_dir,
-            )
-        return spool
-
-    def _leave(self) -> None:
-        """Let the file go as a dead process's, for those that are forked from this one to take over.
-
-        A thread in here that is inside SQLite at such a fork would leave its locks held for ever in the child.
-        """
-        with self._creation:
-            spool, self._spool = self._spool, None
-        if spool is not None:
-            spool.stop()
-            spool.file.close()
-            spool.lock.release()
-
-    def _drop(self) -> None:
-        spool = self._spool
-        if spool is not None:
-            spool.drop()
-            return
-        with self._counting:
-            self._lost_before += 1
+        return self.keeper.open()
 
 
 _runtime = Runtime()
@@ -403,11 +287,11 @@ def exchange(other: Runtime) -> Runtime:
 
 
 def _before_fork() -> None:
-    _runtime.hold()
+    _runtime.keeper.hold()
 
 
 def _in_parent() -> None:
-    _runtime.let_go()
+    _runtime.keeper.let_go()
 
 
 def _in_child() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -16,13 +16,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from . import runtime as runtime_module
 from . import settings as settings_module
 from .actors.actor import ANONYMOUS, Actor
+from .delivery.keeper import Keeper
 from .runtime import Runtime
 from .settings import Settings
 
 if TYPE_CHECKING:
     import flask
 
-    from .delivery.shipper import Shipper
     from .delivery.spool import Spool
 
 __all__ = ["Record", "Records", "capture_audit"]
@@ -129,6 +129,7 @@ class _Capturing(Runtime):
     def __init__(self) -> None:
         super().__init__()
         self.memory = _Memory()
+        self.keeper = _Keeping(self.memory, lambda: self.settings, self.end_orphans)
 
     @property
     def settings(self) -> Settings:
@@ -138,24 +139,25 @@ class _Capturing(Runtime):
             self._settings = self._once("settings", lambda: settings_module.load(environ))
         return self._settings
 
+
+class _Keeping(Keeper):
+    """Gives what is in memory for the spool."""
+
+    def __init__(
+        self, memory: _Memory, settings: Callable[[], Settings], before_settling: Callable[[], None]
+    ) -> None:
+        super().__init__(settings, before_settling)
+        self._memory = memory
+
     def _make(self) -> Spool:
-        _ = self.settings  # what is wrong with them is wrong here too
-        self._shipper = cast("Shipper", _Nowhere())
-        return cast("Spool", self.memory)
-
-
-class _Nowhere:
-    """Stands for the shipper."""
-
-    def wake(self) -> None:
-        pass
-
-    def stop(self, timeout: float) -> None:
-        pass
+        _ = self._settings()  # what is wrong with them is wrong here too
+        return cast("Spool", self._memory)
 
 
 class _Memory:
     """Stands for the spool: holds records' bytes by row."""
+
+    gone = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

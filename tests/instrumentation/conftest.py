@@ -133,7 +133,7 @@ class Client(FlaskClient):
 @pytest.fixture
 def app(audit: Audit) -> flask.Flask:
     """An audited application without routes. The audit's variables can still be set."""
-    assert audit.runtime._spool is None
+    assert audit.runtime.keeper.spool is None
     made = flask.Flask("clinic")
     made.secret_key = "a made-up key"
     made.test_client_class = Client

@@ -59,7 +59,7 @@ def main(state: str) -> NoReturn:
         wait(2)
     list(body)
     body.close()
-    spool = runtime.current()._spool
+    spool = runtime.current().keeper.spool
     assert spool is not None
     spool.settle()
     if state == "dropping":

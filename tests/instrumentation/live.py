@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -167,14 +167,6 @@ class Visitors:
             enough = len(self.answered) + count
             come = self._changed.wait_for(lambda: len(self.answered) >= enough, _MOST_SECONDS)
         assert come, f"no more than {len(self.answered)} requests were answered"
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let nobody visit meanwhile."""
-        with ExitStack() as held:
-            for lock in self._gate:
-                held.enter_context(lock)
-            yield
 
     def _run(self, thread: int) -> None:
         number = 0

@@ -207,7 +207,7 @@ def test_no_more_files_are_held_than_can_be_sent(audit: Audit) -> None:
     audit.set(SPANSEAL_ADOPT_INTERVAL="0.01")
     spanseal.record("test.begun")
     audit.receiver.wait(lambda receiver: len(receiver.requests) >= 2)
-    shipper = audit.runtime._shipper
+    shipper = audit.runtime.keeper.shipper
     assert shipper is not None
     assert len(shipper._adopted) == 16
     audit.receiver.answer = lambda _records: Reply()

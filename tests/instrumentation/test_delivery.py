@@ -68,7 +68,7 @@ def test_a_server_that_asks_for_patience_gets_it(
 
     monkeypatch.setattr(Shipper, "_settle", counted)
     spanseal.record("test.done")
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     until(lambda: ship._failures)
     assert ship.retry_in > 100
@@ -106,7 +106,7 @@ def test_a_clock_that_jumps_stops_nothing_and_changes_no_number(
     # It waits for its next attempt when the clock is set.
     audit.receiver.answer = lambda _records: Reply(503)
     spanseal.record("test.done", resource_id=1)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     until(lambda: ship._failures)
     offset = jump
@@ -135,7 +135,7 @@ def test_an_endpoint_that_was_away_for_long_gets_everything_in_order(audit: Audi
         audit.set(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
         for number in range(30):
             spanseal.record("test.done", resource_id=number)
-        ship = audit.runtime._shipper
+        ship = audit.runtime.keeper.shipper
         assert ship is not None
 
         def failed_often() -> bool:

@@ -25,9 +25,10 @@ PRELUDE = """
 import multiprocessing, os, sys, threading
 import spanseal
 from spanseal import runtime
+from spanseal.delivery import keeper
 
 def spool():
-    return runtime.current()._spool
+    return runtime.current().keeper.spool
 
 def tell(text):
     print(text, flush=True)
@@ -67,7 +68,7 @@ IN_THE_MIDDLE = """
 held, go = threading.Event(), threading.Event()
 
 def hold():
-    with runtime.current()._creation, mine._dropping:
+    with runtime.current().keeper._creation, mine._dropping:
         held.set()
         go.wait()
 
@@ -104,7 +105,7 @@ def run(program: str, *, quietly: bool = True) -> None:
     [
         (FORK.format(end="sys.exit(0)"), 1),
         (FORK.format(end="runtime.current().stop(); os._exit(0)"), 1),
-        (FORK.format(end="import gc; runtime._abandoned.clear(); gc.collect(); sys.exit(0)"), 1),
+        (FORK.format(end="import gc; keeper._abandoned.clear(); gc.collect(); sys.exit(0)"), 1),
         (MULTIPROCESSING, 3),
         (IN_THE_MIDDLE, 1),
     ],

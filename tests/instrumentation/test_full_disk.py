@@ -83,7 +83,7 @@ def unavailable(_records: list[Received]) -> Reply:
 
 def take_everything(audit: Audit) -> None:
     audit.receiver.answer = lambda _records: Reply()
-    shipper = audit.runtime._shipper
+    shipper = audit.runtime.keeper.shipper
     assert shipper is not None
     shipper._not_before = 0.0  # the time of the next attempt has come
     shipper.wake()
@@ -91,7 +91,7 @@ def take_everything(audit: Audit) -> None:
 
 def lost(audit: Audit) -> int:
     """How many records this process could not store so far."""
-    spool = audit.runtime._spool
+    spool = audit.runtime.keeper.spool
     assert spool is not None
     return spool.lock.dropped
 

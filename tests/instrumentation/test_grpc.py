@@ -184,7 +184,7 @@ def test_an_endpoint_that_was_away_for_long_is_found_again(audit: Audit) -> None
             OTEL_EXPORTER_OTLP_LOGS_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}"
         )
         spanseal.record("test.done")
-        ship = audit.runtime._shipper
+        ship = audit.runtime.keeper.shipper
         assert ship is not None
 
         def failed_often() -> bool:
@@ -256,7 +256,7 @@ def test_where_grpc_is_missing_records_wait_and_the_log_says_what_to_do(
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, "spanseal.delivery.grpc_exporter", None)
         spanseal.record("test.done")
-        ship = audit.runtime._shipper
+        ship = audit.runtime.keeper.shipper
         assert ship is not None
         until(lambda: ship._failures)
     assert "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL=http/protobuf" in log.text
@@ -292,7 +292,7 @@ def test_grpc_is_not_even_imported_where_it_is_not_chosen(audit: Audit) -> None:
 
 # `{when}` says what the parent's shipper does when the fork comes.
 FORKS = """
-ship = runtime.current()._shipper
+ship = runtime.current().keeper.shipper
 def sent():
     return not mine.file.count()
 while not {when}():
@@ -310,8 +310,8 @@ for child in children:
 spanseal.record("parent.done")
 """
 
-COLLECTED = """import gc; from spanseal.delivery import grpc_exporter
-        grpc_exporter._inherited.clear(); runtime._abandoned.clear(); del ship, mine; gc.collect(); sys.exit(0)"""
+COLLECTED = """import gc; from spanseal.delivery import grpc_exporter, keeper
+        grpc_exporter._inherited.clear(); keeper._abandoned.clear(); del ship, mine; gc.collect(); sys.exit(0)"""
 
 
 @pytest.mark.parametrize("support", ["unset", "1"])

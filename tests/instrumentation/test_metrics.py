@@ -83,7 +83,7 @@ def test_what_is_made_waits_and_is_sent(audit: Audit, app: flask.Flask, reader: 
     assert found["spanseal.spool.size"] >= 4 * 4096
     until(lambda: read(reader).get("spanseal.export.duration{later}", 0) >= 1)
     # Counted as what the spool itself says.
-    spool = audit.runtime._spool
+    spool = audit.runtime.keeper.spool
     assert spool is not None
     assert spool.file.count() == 4
 
@@ -91,7 +91,7 @@ def test_what_is_made_waits_and_is_sent(audit: Audit, app: flask.Flask, reader: 
         return Reply(400 if any(record.action == "test.done" for record in records) else 200)
 
     audit.receiver.answer = reply
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     ship._not_before = 0.0
     ship.wake()
@@ -130,7 +130,7 @@ def test_what_dead_processes_left_and_what_is_lost(
     # The dead process's three, and the beginning and the end of the stream that closes it out.
     until(lambda: read(reader)["spanseal.spool.records{adopted}"] == 5)
     audit.receiver.answer = lambda _records: Reply()
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     ship._not_before = 0.0
     ship.wake()

@@ -152,7 +152,7 @@ monkey.patch_all()
 import gevent
 faulthandler.dump_traceback_later(15, exit=True)
 current = spanseal.runtime.current()
-greenlets = [gevent.spawn(current._open) for _ in range(5)]
+greenlets = [gevent.spawn(current.keeper.open) for _ in range(5)]
 gevent.joinall(greenlets, raise_error=True)
 assert len({id(greenlet.value) for greenlet in greenlets}) == 1
 current.stop()

@@ -77,15 +77,15 @@ import spanseal
 from spanseal import runtime
 
 spanseal.record("parent.begun")
-mine = runtime.current()._spool
+mine = runtime.current().keeper.spool
 child = ctypes.PyDLL(None).fork()  # as a server in C does: nothing that Python registered is run
 if child == 0:
-    alone = runtime.current()._spool is None and not mine.lock.held
+    alone = runtime.current().keeper.spool is None and not mine.lock.held
     os._exit(0 if alone else 1)
 _, status = os.waitpid(child, 0)
 assert status == 0, status
 spanseal.record("parent.done")
-assert runtime.current()._spool is mine and mine.lock.held
+assert runtime.current().keeper.spool is mine and mine.lock.held
 """
 
 

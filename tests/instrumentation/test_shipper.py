@@ -40,7 +40,7 @@ def fill(audit: Audit, count: int, reply: Reply | None = None) -> None:
 
 def go_on(audit: Audit, reply: Callable[[list[Received]], Reply]) -> None:
     audit.receiver.answer = reply
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     ship._not_before = 0.0  # the time of the next attempt has come
     ship.wake()
@@ -148,7 +148,7 @@ def test_what_cannot_be_reached_is_tried_again(audit: Audit, log: pytest.LogCapt
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         audit.set(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
         spanseal.record("test.done")
-        ship = audit.runtime._shipper
+        ship = audit.runtime.keeper.shipper
         assert ship is not None
         until(lambda: ship._failures)
     assert "cannot be reached" in log.text
@@ -165,7 +165,7 @@ def test_what_cannot_be_reached_is_tried_again(audit: Audit, log: pytest.LogCapt
 
 def test_it_waits_longer_and_longer_but_never_too_long(audit: Audit) -> None:
     spanseal.record("test.done")
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     audit.everything()
     delays = []
@@ -194,7 +194,7 @@ def test_an_error_of_its_own_does_not_end_it_nor_make_it_spin(
     spanseal.record("test.done")
     audit.receiver.wait_for("test.done")
     monkeypatch.setattr(shipper.Shipper, "_settle", fail_once)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     ship.wake()
     until(lambda: len(rounds) >= 2 and not ship._failures)
@@ -226,7 +226,7 @@ def test_what_the_spool_cannot_do_now_is_done_later(
     audit.set(SPANSEAL_ADOPT_INTERVAL="0.01")
     for number in range(3):
         spanseal.record("test.done", resource_id=number)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
 
     def all_is_sent() -> bool:
@@ -245,7 +245,7 @@ def test_progress_ends_the_waiting(audit: Audit, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shipper, "BATCH_RECORDS", 1)
     fill(audit, 2)
     audit.receiver.wait(lambda receiver: receiver.requests)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     until(lambda: ship._failures)
     ship._failures = 9
@@ -284,7 +284,7 @@ def test_a_hanging_server_does_not_hold_up_the_end_of_the_process(audit: Audit) 
     spanseal.record("test.done", resource_id=1)
     audit.receiver.wait(lambda receiver: receiver.requests)
     spanseal.record("test.done", resource_id=2)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     done = threading.Event()
 
@@ -308,7 +308,7 @@ def test_after_the_time_for_the_end_nothing_more_is_sent(audit: Audit) -> None:
     audit.set(SPANSEAL_SHUTDOWN_TIMEOUT="0")
     fill(audit, 3)
     audit.receiver.wait(lambda receiver: receiver.requests)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     audit.receiver.answer = lambda _records: Reply()
     audit.runtime.stop()
@@ -323,7 +323,7 @@ def test_a_server_that_begins_to_hang_at_the_end(audit: Audit) -> None:
     audit.receiver.wait_for("test.done")
     hanging = threading.Event()
     audit.receiver.answer = lambda _records: Reply(wait=hanging)
-    ship = audit.runtime._shipper
+    ship = audit.runtime.keeper.shipper
     assert ship is not None
     audit.runtime.stop()
     ship._thread.join(8)

@@ -43,7 +43,7 @@ def http(
 
 @pytest.fixture
 def tracer(audit: Audit) -> trace.Tracer:
-    assert audit.runtime._spool is None
+    assert audit.runtime.keeper.spool is None
     return provider_of().get_tracer("a.framework")
 
 

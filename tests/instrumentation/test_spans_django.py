@@ -55,7 +55,7 @@ class Request(SimpleNamespace):
 
 @pytest.fixture
 def tracer(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> trace.Tracer:
-    assert audit.runtime._spool is None
+    assert audit.runtime.keeper.spool is None
     for name in ("_otel_request_hook", "_otel_response_hook"):
         monkeypatch.setattr(MIDDLEWARE, name, None)
     provider = TracerProvider(sampler=ALWAYS_OFF)

@@ -247,7 +247,7 @@ def test_a_lock_file_that_is_just_being_made_is_left_to_its_process(tmp_path: Pa
 
 def test_what_is_read_is_of_one_moment(audit: Audit) -> None:
     spanseal.record("test.done")
-    one = audit.runtime._spool
+    one = audit.runtime.keeper.spool
     assert one is not None
     until(lambda: one.file.count() == 0)
     audit.receiver.answer = unavailable

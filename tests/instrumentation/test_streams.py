@@ -111,7 +111,7 @@ def test_a_finalizer_in_the_middle_of_the_spools_own_work_does_not_block(
     bodies = [call(app, environ(app, "/patients"))[0]]
     replace_wsgi_app(app, late)
     bodies.append(call(app, environ(app, "/patients"))[0])  # whose record is not stored yet
-    spool = audit.runtime._spool
+    spool = audit.runtime.keeper.spool
     assert spool is not None
     with spool.file.transaction():
         bodies.clear()

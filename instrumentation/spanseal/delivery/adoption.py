@@ -268,12 +268,15 @@ def _lock_orphan(path: Path) -> FileLock | None:
 def close(file: SpoolFile, lock: FileLock) -> None:
     """Close and delete a spool file whose records are all sent; keep it where records are set aside.
 
+    Where requests still have rows in it, it stays open and held until the process ends.
+
     Raises:
         SpoolUnavailable: It cannot be read; it stays open.
     """
     keep = file.count("aside")
-    left = file.count()
-    file.close()
+    left = file.close_idle()
+    if left is None:
+        return
     if left:
         lock.release()
         return

@@ -62,7 +62,8 @@ def _state() -> State:
     from spanseal.runtime import current  # noqa: PLC0415 - which imports what imports this
 
     runtime = current()
-    spool, shipper, lost = runtime._spool, runtime._shipper, runtime._lost_before  # noqa: SLF001 - read, never changed
+    keeper = runtime.keeper
+    spool, shipper, lost = keeper.spool, keeper.shipper, keeper.lost
     if spool is None:
         return State(lost=lost)
     return State(spool.tally, spool.file.path, shipper.adopted if shipper is not None else 0, lost)

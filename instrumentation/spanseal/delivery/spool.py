@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spanseal.errors import SpoolClosed, SpoolUnavailable
+from spanseal.errors import SpoolUnavailable
 from spanseal.identifiers import stream_id, uuid7
 
 from . import metrics, producer
@@ -62,6 +62,7 @@ class Spool:
         # Before anything can fail: what is lost without a spool is told, too.
         metrics.install()
         self.closed = False
+        """Whether the stream has ended: what comes now has no number, and is for who takes the file over."""
         self.tally = Tally()
         self._identity = settings.export.destination, settings.instance, settings.tenant
         self._previous: list[tuple[str, int]] = []
@@ -142,7 +143,6 @@ class Spool:
         if row is None:
             row = self._insert(ANSWERED, body)
         else:
-            self._check()
             self.file.write(
                 "UPDATE record SET state = ?, body = ? WHERE id = ?", (ANSWERED, body, row), beyond=True
             )
@@ -150,8 +150,15 @@ class Spool:
         return row
 
     def finish(self, row: int, body: bytes | None) -> None:
-        """Take notice that a request has ended. Nothing is written now."""
-        self._finished.append(Finished(row, body))
+        """Take notice that a request has ended. Nothing is written now, unless the stream has ended.
+
+        Raises:
+            SpoolUnavailable: What is known in the end is not stored; what was known before is.
+        """
+        if not self.closed:
+            self._finished.append(Finished(row, body))
+        elif body is not None:
+            self.file.write("UPDATE record SET body = ? WHERE id = ?", (body, row), beyond=True)
 
     def append(self, body: bytes, *, beyond: bool = False) -> None:
         """Store a record that is final at once, with its number.
@@ -166,7 +173,11 @@ class Spool:
         if not beyond:
             self._check_room()
         with self.file.transaction(beyond=beyond) as execute:
-            self._check()  # in here: nothing may follow the stream's end
+            if self.closed:  # in here: nothing may follow the stream's end
+                execute("INSERT INTO record (state, body) VALUES (?, ?)", (ANSWERED, body))
+                self.tally.entered += 1
+                self.tally.answered += 1
+                return
             (following,) = execute(
                 "UPDATE stream SET next = next + 1 WHERE stream_id = ? RETURNING next", (self.stream,)
             ).fetchone()
@@ -223,6 +234,11 @@ class Spool:
         return len(waiting)
 
     @property
+    def gone(self) -> bool:
+        """Whether the file is closed and takes nothing more."""
+        return self.file.closed
+
+    @property
     def last(self) -> int:
         """The highest number drawn in this stream so far.
 
@@ -266,16 +282,16 @@ class Spool:
         self.file.limit(self._max_bytes - others)
 
     def stop(self) -> None:
-        """End the stream with its final number. Nothing is taken afterwards.
+        """End the stream with its final number. What comes afterwards has none.
 
         Raises:
             SpoolUnavailable: The end could not be written: the stream stays open, whoever adopts it ends it.
         """
         if self.closed:
             return
+        self.closed = True
         while self.settle():
             pass
-        self.closed = True
         with self.file.transaction(beyond=True) as execute:
             (number,) = execute("SELECT next FROM stream WHERE stream_id = ?", (self.stream,)).fetchone()
             execute(
@@ -326,17 +342,12 @@ class Spool:
             raise SpoolUnavailable(f"the disk of the audit spool {self.directory} is nearly full")
 
     def _insert(self, state: int, body: bytes) -> int:
-        self._check()
         self._check_room()
         row = self.file.write("INSERT INTO record (state, body) VALUES (?, ?)", (state, body)).lastrowid
         if row is None:
             raise SpoolUnavailable(f"the audit spool {self.file.path} gave no row")
         self.tally.entered += 1
         return row
-
-    def _check(self) -> None:
-        if self.closed:
-            raise SpoolClosed("the process is stopping, its audit spool takes no more records")
 
 
 def _new_lock(directory: Path) -> FileLock:

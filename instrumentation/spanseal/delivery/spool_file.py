@@ -89,6 +89,7 @@ class SpoolFile:
         self._lock = access.statements
         self._connection = connection
         self._writes = 0
+        self.closed = False
         self._pages = _MOST_PAGES
 
     @classmethod
@@ -330,7 +331,30 @@ class SpoolFile:
     def close(self) -> None:
         """Close the file; its WAL is gone afterwards."""
         with self._lock, suppress(sqlite3.Error):
+            self.closed = True
             self._connection.close()
+
+    def close_idle(self) -> int | None:
+        """Close the file, unless it holds rows of requests that may still run; nothing comes in between.
+
+        Returns:
+            How many rows are left in it; None where it stays open.
+
+        Raises:
+            SpoolUnavailable: It cannot be read; it stays open.
+        """
+        with self._lock:
+            try:
+                counted = "SELECT count(*), coalesce(sum(state <> ?), 0) FROM record"
+                left, running = self._connection.execute(counted, (FINAL,)).fetchone()
+            except sqlite3.Error as error:
+                raise translated(error, self.path, "read") from error
+            if running:
+                return None
+            self.closed = True
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            return int(left)
 
 
 def remove(path: Path) -> None:
