@@ -220,7 +220,9 @@ def test_names_are_there() -> None:
         _ = spanseal.nothing
 
 
-@pytest.mark.parametrize("first", ["spanseal.actors.actor", "spanseal.api.work", "spanseal.testing", "spanseal"])
+@pytest.mark.parametrize(
+    "first", ["spanseal.actors.actor", "spanseal.api.work", "spanseal.testing", "spanseal"]
+)
 def test_names_load_what_they_need_and_no_module_takes_their_place(first: str) -> None:
     program = (
         f"import sys, importlib; importlib.import_module({first!r}); import spanseal\n"
