@@ -141,6 +141,8 @@ def _seen_before(original: Callable[..., Any]) -> Any:
         if request is not None and (request.evidence is None or self.before_request_funcs):
             with suppress(NotAudited):
                 _safely(_look, request, context)
+        if request is not None:
+            request.at_view = request.actor
         return original(self, *arguments, **named)
 
     return dispatch_request
@@ -152,7 +154,9 @@ def _gated(original: Callable[[flask.Flask], Any]) -> Any:
     @functools.wraps(original)
     def preprocess_request(self: flask.Flask) -> Any:
         answer = original(self)
-        if answer is None and (_every or _EXTENSION in self.extensions):
+        # Also in an application inside of one that is audited: its requests are recorded, too.
+        audited = _every or _EXTENSION in self.extensions or _request_of(_context()) is not None
+        if answer is None and audited:
             answer = flask_gate.before_view()
         return answer
 
@@ -234,6 +238,7 @@ def _look_again(request: AuditedRequest) -> None:
 
 def _see_route(request: AuditedRequest, context: Any) -> None:
     request.look = _look_again
+    request.served_as(context.request.method)
     rule = context.request.url_rule
     values = _texts(rule, context.request.view_args or {}) if rule is not None else {}
     if rule is not None:

@@ -20,7 +20,7 @@ from .api.annotation import Annotation
 from .errors import NotAudited
 from .identifiers import uuid7
 from .meaning.json_answer import JsonAnswer
-from .meaning.mapping import KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
+from .meaning.mapping import IMPERSONATED, KNOWN_METHODS, OWN, SIGNED_IN, Meaning, is_state_changing
 from .meaning.marks import Mark
 from .parent import PARENT, parent_of
 from .runtime import Pending, Runtime
@@ -82,6 +82,8 @@ class AuditedRequest:
     tenant: str
     incoming_id: str
     """The request's own X-Request-Id header, or empty."""
+    sent_method: str = ""
+    """The method that the client sent, where something in the application has put another one in its place."""
     parent_id: str = ""
     """The id of another service's request that caused this one, as its sender says."""
     route: str | None = None
@@ -97,6 +99,8 @@ class AuditedRequest:
     """Who acts, as far as could be found, with the role of now."""
     found: Found | None = None
     """The same, with where it was found."""
+    at_view: Actor | None = None
+    """Who was known when the view began, which may put somebody else in the place."""
     peer: str | None = None
     """The address of the connection's other end: a proxy's, where there is one."""
     explicit_actor: Actor | None = None
@@ -168,7 +172,14 @@ class AuditedRequest:
             NotAudited: What it means is not known, and it must not go on.
         """
         self.route, self.view_args = route, view_args
-        self.skipped = self.runtime.rules.skips(self.method, route)
+        # What is written down already is not left out any more: nothing would ever make it final.
+        self.skipped = "" if self.pending.row is not None else self.runtime.rules.skips(self.method, route)
+
+    def served_as(self, method: str) -> None:
+        """The application answers it as this method, whatever was sent (`X-HTTP-Method-Override`): what is done counts."""
+        if self.route is None and method != self.method:
+            self.sent_method = self.sent_method or self.method
+            self.method = method
 
     def changed(self) -> None:
         """Take notice that the application has said more about it."""
@@ -263,6 +274,8 @@ class AuditedRequest:
         said = self.said
         who = self.explicit_actor or self._doer()
         action = said.action or meaning.action
+        if action == IMPERSONATED and self.explicit_actor is None and self.at_view is not None:
+            who = self.at_view  # afterwards the session is of the one who is impersonated, who did nothing
         outcome, reason = self._outcome(meaning, action, who)
         resource_id = said.resource_id or meaning.resource_id or (who.id if action in OWN else "")
         known = self.method in KNOWN_METHODS
@@ -273,7 +286,7 @@ class AuditedRequest:
             "http.request.method": self.method if known else "_OTHER",
         }
         optional = (
-            ("http.request.method_original", "" if known else self.method[:64]),
+            ("http.request.method_original", (self.sent_method or ("" if known else self.method))[:64]),
             ("http.route", self.route or ""),
             ("http.response.status_code", self.status),
             ("exception.type", self.exception),
@@ -310,11 +323,9 @@ class AuditedRequest:
     def _doer(self) -> Actor:
         # A role that the request itself changes is not the one with which it was made.
         made = self._as_made
-        return (
-            made
-            if made is not None and self.found and self.found.actor is self.actor
-            else self.actor or ANONYMOUS
-        )
+        if made is not None and self.found and self.found.actor is self.actor:
+            return made
+        return self.actor or ANONYMOUS
 
     def _outcome(self, meaning: Meaning, action: str, who: Actor) -> tuple[str, str]:
         if self.exception:

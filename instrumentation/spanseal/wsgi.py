@@ -126,7 +126,7 @@ def _finishing(body: Iterable[bytes], request: AuditedRequest, environ: dict[str
         with suppress(AttributeError):
             body.close = _Ending(getattr(body, "close", None), request)  # type: ignore[attr-defined]  # so it is closed
             return body
-    return _Body(body, request, silent=request.method == "HEAD")
+    return _Body(body, request, silent=(request.sent_method or request.method) == "HEAD")
 
 
 class _Ending:

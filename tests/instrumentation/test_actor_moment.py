@@ -113,6 +113,27 @@ def test_another_one_takes_over_within_a_request(audit: Audit, app: flask.Flask)
     assert found == [("8", "nurse")]
 
 
+@pytest.mark.parametrize("kept", ["session", "g.user"])
+def test_who_impersonates_is_who_did_it(audit: Audit, app: flask.Flask, kept: str) -> None:
+    if kept == "g.user":
+        app.before_request(lambda: setattr(flask.g, "user", dict(flask.session)))
+
+    @app.post("/users/<uid>/impersonate")
+    def impersonate(uid: str) -> str:
+        flask.session.update(user_id=uid, role="nurse")
+        if kept == "g.user":
+            flask.g.user = dict(flask.session)
+        return "you are " + uid
+
+    app.add_url_rule("/patients", view_func=lambda: "none")
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session.update(user_id="7", role="admin")
+    client.post("/users/8/impersonate")
+    client.get("/patients")
+    assert seen(audit) == {"user.impersonated": [("7", "admin")], "patient.listed": [("8", "nurse")]}
+
+
 # --- users that a database keeps ----------------------------------------------------------------------------
 
 

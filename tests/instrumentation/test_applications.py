@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import flask
+import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.routing import BaseConverter
 from werkzeug.test import Client as PlainClient
@@ -63,6 +65,53 @@ def test_what_calls_wsgi_app_directly_is_audited_too(audit: Audit, app: flask.Fl
     app.add_url_rule("/patients", view_func=lambda: "none")
     PlainClient(app.wsgi_app).get("/patients", buffered=True)
     assert audit.record().action == "patient.listed"
+
+
+@pytest.mark.parametrize("sent", ["POST", "GET", "OPTIONS"])
+def test_what_is_served_as_another_method_is_recorded_as_that(
+    audit: Audit, app: flask.Flask, tmp_path: Path, sent: str
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\nrules: [{method: [HEAD, OPTIONS], skip: they show nothing}]\n")
+    audit.set(SPANSEAL_RULES=str(rules))
+    begun: list[str] = []
+
+    @app.delete("/accounts/<aid>")
+    def delete(aid: str) -> str:
+        begun.extend(f"{row.state} {row.action}" for row in audit.own_rows())
+        return aid
+
+    inner = app.wsgi_app
+
+    def overriding(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["REQUEST_METHOD"] = environ["HTTP_X_HTTP_METHOD_OVERRIDE"]
+        return inner(environ, start_response)
+
+    replace_wsgi_app(app, overriding)
+    client = app.test_client()
+    assert client.open("/accounts/5", method=sent, headers={"X-HTTP-Method-Override": "DELETE"}).text == "5"
+    assert begun == ["open account.deleted"]
+    attributes = audit.record().attributes
+    assert audit.record().action == "account.deleted"
+    assert attributes["http.request.method"] == "DELETE"
+    assert attributes["http.request.method_original"] == sent
+
+
+def test_what_is_begun_is_not_left_out_by_an_application_that_it_asks(
+    audit: Audit, app: flask.Flask, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\nrules: [{route: /health, skip: liveness}]\n")
+    audit.set(SPANSEAL_RULES=str(rules))
+    inner = flask.Flask("inner")
+    inner.add_url_rule("/health", view_func=lambda: "well", methods=["POST"])
+
+    @app.post("/orders")
+    def order() -> Any:
+        return flask.Response.from_app(inner, {**flask.request.environ, "PATH_INFO": "/health"})
+
+    assert app.test_client().post("/orders").text == "well"
+    assert len(audit.records()) == 1
 
 
 def test_an_environ_can_be_used_again(audit: Audit, app: flask.Flask) -> None:

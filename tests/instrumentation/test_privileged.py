@@ -15,11 +15,13 @@ from typing import Any
 import flask
 import pytest
 from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from spanseal.delivery import spool
 from spanseal.errors import SpoolUnavailable
 from spanseal.gate.approval import State
 from spanseal.gate.sqlite_store import SqliteStore
+from tests.instrumentation.calling import replace_wsgi_app
 from tests.instrumentation.conftest import Audit
 from tests.instrumentation.privileged_clinic import REQUIRED, RULES, SEED, Clinic, error, make_clinic
 
@@ -367,6 +369,27 @@ def test_an_approval_can_be_for_one_body(clinic: Clinic) -> None:
     assert error(ann.post("/grants", data={"role": "x" * (1 << 20)})) == (403, "body_too_large")
     assert ann.post("/grants", data={"role": "clerk"}).status_code == 200
     assert clinic.done.said == ["grant clerk"]
+
+
+def test_what_was_read_of_a_body_before_is_no_body(clinic: Clinic, log: pytest.LogCaptureFixture) -> None:
+    clinic.policy(
+        f"{RULES}privileged:\n  actions:\n    admin.permission_granted: {{approval: 1h, bind_body: true}}\n"
+    )
+    # As Flask-WTF's protection against forged requests does.
+    clinic.app.before_request(lambda: flask.request.form.get("csrf_token") and None)
+    ann = clinic.client("ann")
+    assert error(ann.post("/grants", data={"role": "clerk"})) == (503, "gate_unavailable")
+    assert "has read that" in log.text
+    assert clinic.done.said == []
+
+
+def test_an_application_inside_of_an_audited_one_has_a_gate(clinic: Clinic) -> None:
+    clinic.policy()
+    inner = flask.Flask("inner")
+    inner.secret_key = clinic.app.secret_key
+    inner.add_url_rule("/users/<uid>", view_func=lambda uid: uid, methods=["DELETE"])
+    replace_wsgi_app(clinic.app, DispatcherMiddleware(clinic.app.wsgi_app, {"/inner": inner}))
+    assert error(clinic.client("ann").delete("/inner/users/7")) == REQUIRED
 
 
 # --- what cannot be found out is denied ------------------------------------------------------------------------

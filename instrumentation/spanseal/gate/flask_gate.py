@@ -227,7 +227,14 @@ def _body() -> bytes:
         return b""
     if length > _MOST_BODY:
         raise Denied("body too large", f"An approval can be for a body of up to {_MOST_BODY >> 20} MiB.")
-    return flask.request.get_data(cache=True, parse_form_data=False)
+    body = flask.request.get_data(cache=True, parse_form_data=False)
+    if len(body) != length:
+        # Of a form that was parsed before nothing is left to be seen here: any other form would do as well.
+        raise GateUnavailable(
+            "an approval is for the request's body, but a before_request function or a middleware has read that: "
+            "it must leave the body alone, or read it with request.get_data() first"
+        )
+    return body
 
 
 # --- who asks ----------------------------------------------------------------------------------------------

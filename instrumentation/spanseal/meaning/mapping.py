@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .route_words import Plan, Words, is_credential, nearest, noun
-from .well_known import OWN, PASSWORD_CHANGED, SIGNED_IN, SIGNED_OUT, recognise
+from .well_known import IMPERSONATED, OWN, PASSWORD_CHANGED, SIGNED_IN, SIGNED_OUT, recognise
 from .words import (
     ENDING_VERBS,
     MANY,
@@ -29,6 +29,7 @@ from .words import (
 )
 
 __all__ = [
+    "IMPERSONATED",
     "KNOWN_METHODS",
     "OWN",
     "PASSWORD_CHANGED",

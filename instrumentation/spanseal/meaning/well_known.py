@@ -9,10 +9,11 @@ from __future__ import annotations
 from .route_words import Plan, Words
 from .words import VERBS, plain
 
-__all__ = ["OWN", "PASSWORD_CHANGED", "SIGNED_IN", "SIGNED_OUT", "recognise"]
+__all__ = ["IMPERSONATED", "OWN", "PASSWORD_CHANGED", "SIGNED_IN", "SIGNED_OUT", "recognise"]
 
 SIGNED_IN = "user.signed_in"
 SIGNED_OUT = "user.signed_out"
+IMPERSONATED = "user.impersonated"
 PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - an action's name
 _RESET_REQUESTED = "user.password_reset_requested"
 _MFA_ENABLED = "user.mfa_enabled"
@@ -235,7 +236,7 @@ def _impersonation(method: str, route: Words) -> Plan | None:
         return Plan("user.impersonation_ended", "user")
     # Often a link: it is done under GET too.
     if last in _IMPERSONATE and not (last == "impersonation" and method == "GET"):
-        return Plan("user.impersonated", "user", route.variable or route.of("user"))
+        return Plan(IMPERSONATED, "user", route.variable or route.of("user"))
     return None
 
 
