@@ -28,10 +28,18 @@ class ServiceError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nobody listens at, and that nobody else is given for a minute.
+
+    A connection over it is closed from its side first. The kernel then gives the port to nobody who asks for any, while
+    servers, which name it, may have it at once.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = probe.accept()
+            accepted.close()
+            client.recv(1)
+        return port
 
 
 def run_spanseal(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
