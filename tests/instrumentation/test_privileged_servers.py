@@ -84,7 +84,7 @@ def server(tmp_path: Path, receiver: FakeReceiver) -> Iterator[Server]:
             "PYTHONPATH": str(SOURCE.parents[2]),
         },
     )
-    with server.start():
+    with server:
         yield server
 
 

@@ -168,13 +168,16 @@ def test_it_waits_longer_and_longer_but_never_too_long(audit: Audit) -> None:
     ship = audit.runtime.keeper.shipper
     assert ship is not None
     audit.everything()
-    delays = []
+    least, most = [], []
     for _ in range(12):
         before = time.monotonic()
         ship._failed(Answer(Verdict.LATER, "no"))
-        delays.append(ship._not_before - before)
-    assert delays[0] <= 0.51
-    assert 15 <= delays[-1] <= 30.1
+        # However long that took: the delay itself is between these.
+        most.append(ship._not_before - before)
+        least.append(ship._not_before - time.monotonic())
+    assert least[0] <= 0.5
+    assert most[-1] >= 15
+    assert least[-1] <= 30
     ship._failed(Answer(Verdict.LATER, "no", 200.0))
     assert ship._not_before - time.monotonic() > 190
 
