@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test servers lint types check format lock clean
+.PHONY: help install demo test coverage servers lint types check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 demo: install ## A Flask app is audited, killed, verified; forgeries are named
 	$(BIN)/python -m examples.demo
 
-test: install ## Run the tests and print their coverage
+test: install ## Run the tests, as many at once as there are processors, up to four
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 20
+
+coverage: install ## Run the tests one after another and print their coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
