@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from spanseal.throttle import Throttle
@@ -37,6 +38,8 @@ NAME_KEYS = ("username", "user_name", "login", "name")
 _SERVICE_FLAGS = ("is_service_account", "is_service")
 _KINDS = {"service": "service", "service_account": "service", "system": "system"}
 
+_SHORT = 256
+
 _throttle = Throttle()
 
 
@@ -51,7 +54,9 @@ def from_value(value: object) -> Actor | None:
     if isinstance(value, Actor):
         return value
     if isinstance(value, str | int):
-        return Actor(fit(found)) if (found := text(value)) else None
+        found = text(value)
+        # The same few hundred people come again and again; long texts would fill the memory.
+        return None if not found else _named(found) if len(found) <= _SHORT else Actor(fit(found))
     identifier = _id(value)
     if not identifier:
         # An OpenID Connect client's token as it is often kept: who it is about stands one level deeper.
@@ -64,6 +69,11 @@ def from_value(value: object) -> Actor | None:
         email=_optional(_short, value, EMAIL_KEYS),
         name=_optional(_short, value, NAME_KEYS),
     )
+
+
+@lru_cache(maxsize=512)
+def _named(identifier: str) -> Actor:
+    return Actor(fit(identifier))
 
 
 def kind_of(source: object) -> str:

@@ -30,7 +30,7 @@ from .denial import Denial
 from .errors import GateUnavailable
 from .gate import Denied, Passed
 from .policy import SEED, Policy, Requirement, default_requirement, stated
-from .setup import gate_of, policy_of
+from .setup import gate_of, is_open, policy_of
 
 __all__ = ["MARK", "Demand", "actor_now", "audited_request", "before_view", "denying", "stop_at_view"]
 
@@ -62,6 +62,8 @@ def before_view() -> flask.Response | None:
     Returns:
         The answer that takes the view's place, or None where the view may run.
     """
+    if is_open(current()):
+        return None
     context = flask.globals.request_ctx
     rule = context.request.url_rule
     if rule is None or context.request.routing_exception is not None or context.request.method == "OPTIONS":

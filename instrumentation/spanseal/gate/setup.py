@@ -20,7 +20,7 @@ from .policy_file import read_policy
 from .sqlite_store import SqliteStore
 from .store import Store
 
-__all__ = ["default_store", "gate_of", "is_told", "load_policy", "policy_of", "store_of"]
+__all__ = ["default_store", "gate_of", "is_open", "is_told", "load_policy", "policy_of", "store_of"]
 
 _lock = threading.Lock()
 _gates: weakref.WeakKeyDictionary[Runtime, Gate] = weakref.WeakKeyDictionary()
@@ -91,6 +91,11 @@ def policy_of(runtime: Runtime) -> Policy | None:
     if isinstance(found, GateUnavailable):
         raise GateUnavailable(str(found), seed_only=found.seed_only)
     return found
+
+
+def is_open(runtime: Runtime) -> bool:
+    """Say whether it is known that a process has no policy."""
+    return _policies.get(runtime, _UNREAD) is None
 
 
 def is_told() -> bool:
