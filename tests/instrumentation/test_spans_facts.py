@@ -182,3 +182,19 @@ def test_nothing_on_a_span_is_too_odd(attributes: dict[str, Any]) -> None:
     assert "?" not in facts.path
     rpc_meaning(facts.rpc_service, facts.rpc_method)
     actor_of(attributes)
+
+
+def test_a_long_forwarded_for_does_not_hide_what_the_proxy_added() -> None:
+    key = "http.request.header.x_forwarded_for"
+    for padding in range(9):  # wherever it is cut
+        sent = " " * padding + "6.6.6.6, " * 400 + "203.0.113.9"
+        for value in (sent, [sent], sent.split(",")):
+            found = facts_of({"http.request.method": "GET", key: value}).forwarded_for
+            assert (len(found) <= 2048, found.split(",")[-1].strip()) == (True, "203.0.113.9")
+            # An SDK that cuts texts cuts their end.
+            cut = [item[:2000] for item in ([value] if isinstance(value, str) else value)]
+            assert facts_of({"http.request.method": "GET", key: cut}, longest=2000).forwarded_for == ""
+    assert (
+        facts_of({"http.request.method": "GET", key: ["1.1.1.1", "2.2.2.2"]}).forwarded_for
+        == "1.1.1.1,2.2.2.2"
+    )

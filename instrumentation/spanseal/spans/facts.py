@@ -110,7 +110,7 @@ class Facts:
     """Name or number of the status that the call ended with; empty where it has none yet."""
     client: str = ""
     forwarded_for: str = ""
-    """X-Forwarded-For, where the instrumentation was told to capture it."""
+    """X-Forwarded-For, where the instrumentation was told to capture it: its end, if it is long."""
     user_agent: str = ""
     request_id: str = ""
     """The request's own X-Request-Id, where the instrumentation was told to capture it."""
@@ -151,7 +151,7 @@ def facts_of(attributes: Mapping[str, Any], *, longest: int | None = None, asgi:
         rpc_method=method,
         rpc_status=_rpc_status(attributes),
         client=_text(attributes, *_PEER),
-        forwarded_for=",".join(_texts(attributes, _FORWARDED)),
+        forwarded_for=_forwarded(attributes, longest),
         user_agent=_text(attributes, "user_agent.original", "http.user_agent"),
         request_id=next(iter(_texts(attributes, _REQUEST_ID)), "").strip(),
     )
@@ -249,6 +249,16 @@ def _path(attributes: Mapping[str, Any], longest: int | None) -> tuple[str, bool
     return "", False
 
 
+def _forwarded(attributes: Mapping[str, Any], longest: int | None) -> str:
+    """Return X-Forwarded-For. Proxies add to its end: what a client writes before that must not push it out of sight."""
+    whole = ",".join(_texts(attributes, _FORWARDED, most=None))
+    if longest is not None and len(whole) >= longest:
+        return ""
+    if len(whole) <= _MAX_TEXT:
+        return whole
+    return whole[-_MAX_TEXT:].partition(",")[2]
+
+
 def _text(attributes: Mapping[str, Any], *keys: str) -> str:
     for key in keys:
         value = attributes.get(key)
@@ -257,13 +267,13 @@ def _text(attributes: Mapping[str, Any], *keys: str) -> str:
     return ""
 
 
-def _texts(attributes: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+def _texts(attributes: Mapping[str, Any], keys: Sequence[str], most: int | None = _MAX_TEXT) -> list[str]:
     for key in keys:
         value = attributes.get(key)
         if isinstance(value, str) and value:
-            return [value[:_MAX_TEXT]]
+            return [value[:most]]
         if isinstance(value, list | tuple) and value:
-            return [item[:_MAX_TEXT] for item in value if isinstance(item, str)]
+            return [item[:most] for item in value if isinstance(item, str)]
     return []
 
 
