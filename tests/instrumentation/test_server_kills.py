@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spanseal.commands.spool_report import look
 from tests.instrumentation import served
 from tests.instrumentation.conftest import until
 from tests.instrumentation.fake_receiver import FakeReceiver, Reply
@@ -56,8 +57,8 @@ def go_through(rounds: list[Round], visitors: Visitors) -> None:
 def check(server: Server, receiver: FakeReceiver, visitors: Visitors, name: str) -> None:
     """See that everything is on record, once."""
     receiver.wait(lambda seen: not missing(visitors, seen.taken), 60)
-    # What the dead left is taken over by the living, of which there are two at most.
-    until(lambda: len(list(server.spool.glob("*.db"))) <= 2)
+    # What the dead left is taken over by the living.
+    until(lambda: all(file.owner == "alive" for file in look(server.spool).files))
     server.stop()
     more = check_visits(visitors, receiver.taken)
     check_streams(receiver, again=True)
