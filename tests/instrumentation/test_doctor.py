@@ -160,6 +160,24 @@ def test_a_resolver_and_rules_that_cannot_be_loaded(audit: Audit, tmp_path: Path
     assert (only("actor").level, only("rules").level) == ("problem", "problem")
 
 
+@pytest.mark.parametrize(
+    ("text", "level", "words"),
+    [
+        ("version: 1\nprivileged: {seed: true}\n", "ok", "7 actions are privileged"),
+        ("version: 1\nprivileged: {seed: maybe}\n", "problem", "rules.yaml:2:"),
+        ("version: 1\nrules: [{route: /a, actoin: a.b}]\n", "problem", "did you mean"),
+    ],
+)
+def test_rules_and_what_is_privileged_are_read(
+    audit: Audit, tmp_path: Path, text: str, level: str, words: str
+) -> None:
+    alone(audit, "rules")
+    (tmp_path / "rules.yaml").write_text(text)
+    audit.set(SPANSEAL_RULES=str(tmp_path / "rules.yaml"))
+    finding = only("rules")
+    assert (finding.level, words in finding.found) == (level, True), finding.found
+
+
 def test_a_check_that_fails_itself_does_not_end_the_others(audit: Audit) -> None:
     def failing(_: object) -> None:
         raise ZeroDivisionError

@@ -28,6 +28,8 @@ from spanseal.actors.sources import load_resolver
 from spanseal.delivery.exporter import Verdict, open_exporter
 from spanseal.delivery.spool_file import Access, SpoolFile
 from spanseal.errors import ConfigurationError, SpansealError
+from spanseal.gate.errors import GateUnavailable
+from spanseal.gate.setup import load_policy
 from spanseal.meaning.rules import load_rules
 from spanseal.settings import Settings
 from spanseal.wire import encode_resource, export_request
