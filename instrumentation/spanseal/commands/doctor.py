@@ -303,12 +303,14 @@ def _rules(settings: Settings) -> Iterator[Finding]:
         return
     try:
         load_rules(settings.rules)
-    except ConfigurationError as error:
+        policy = load_policy(settings.rules)
+    except (ConfigurationError, GateUnavailable) as error:
         yield Finding(
             "rules", "problem", str(error), "spanseal routes --rules FILE module:app checks it again"
         )
         return
-    yield Finding("rules", "ok", f"{settings.rules} can be read")
+    gated = f"; {len(policy.actions)} actions are privileged" if policy is not None else ""
+    yield Finding("rules", "ok", f"{settings.rules} can be read{gated}")
 
 
 CHECKS: dict[str, Check] = {
