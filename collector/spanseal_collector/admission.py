@@ -134,19 +134,25 @@ class Admitter:
         """
         self._pseudonym_key = pseudonym_key
 
-    def admit(self, groups: Iterable[Group]) -> Iterator[Draft | Rejected]:
-        """Admit or reject every record of a decoded request, in order."""
+    def admit(self, groups: Iterable[Group], tenant: str = "") -> Iterator[Draft | Rejected]:
+        """Admit or reject every record of a decoded request, in order.
+
+        Args:
+            groups: the records.
+            tenant: into which all of them go; empty where each may name its own.
+
+        """
         for group in groups:
             if group.records:
                 context = _context(group)
                 for raw in group.records:
-                    yield self._judge(group, context, raw)
+                    yield self._judge(group, context, raw, tenant)
 
-    def _judge(self, group: Group, context: Context | str, raw: bytes) -> Draft | Rejected:
+    def _judge(self, group: Group, context: Context | str, raw: bytes, tenant: str) -> Draft | Rejected:
         try:
             if isinstance(context, str):
                 raise InadmissibleError(context)
-            return self._admitted(context, group, raw)
+            return self._admitted(context, group, raw, tenant)
         except (InadmissibleError, LedgerError) as error:
             reason = str(error)
         except MemoryError:
@@ -157,7 +163,7 @@ class Admitter:
             reason = f"the collector failed on it ({type(error).__name__})"
         return Rejected(group.alone(raw), reason, *group.peek_stream(raw))
 
-    def _admitted(self, context: Context, group: Group, raw: bytes) -> Draft:
+    def _admitted(self, context: Context, group: Group, raw: bytes, tenant: str) -> Draft:
         if len(raw) > _MAX_RAW_BYTES:
             raise InadmissibleError(f"the record is {len(raw)} bytes long, more than {_MAX_RAW_BYTES}")
         log = group.read_record(raw)
@@ -174,6 +180,8 @@ class Admitter:
             own["audit.record_id"] = "collector"
         elif not _UUID.fullmatch(columns["record_id"]):
             raise InadmissibleError("audit.record.id is not a lower-case UUID of 36 characters")
+        if tenant:
+            _bind(columns, tenant)
         _check_and_default(columns)
         event_time, untimed = _event_time(log, own)
         columns["trace_id"] = _hex_id(log.trace_id, 16, "trace_id")
@@ -299,6 +307,14 @@ def _check_action(action: str) -> None:
         raise InadmissibleError("event_name is not of the form <resource>.<verb>")
     if action.startswith("audit_log."):
         raise InadmissibleError("actions audit_log.* are the collector's own")
+
+
+def _bind(columns: dict[str, str], tenant: str) -> None:
+    if columns["tenant"] not in ("", tenant):
+        raise InadmissibleError(
+            f"the record names another tenant than {tenant!r}, to which its token is bound"
+        )
+    columns["tenant"] = tenant
 
 
 def _check_and_default(columns: dict[str, str]) -> None:

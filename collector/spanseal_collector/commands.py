@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from spanseal_collector.authentication import is_loopback
 from spanseal_collector.errors import CollectorError
 from spanseal_collector.pipeline import Limits
 from spanseal_collector.service import CollectorConfig, Ready, serve
@@ -61,6 +62,14 @@ def _port_or_off(ctx: click.Context, param: click.Parameter, value: str) -> int 
     type=click.FloatRange(min=0.05, max=3600.0),
     help="Seconds between heartbeat records.",
 )
+@click.option(
+    "--require-tokens", is_flag=True, help="Do not start while no token may send (see spanseal tokens)."
+)
+@click.option(
+    "--insecure-no-auth",
+    is_flag=True,
+    help="Let anybody send who can reach this address, until there is a token.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Say more.")
 def collector(
     data: Path,
@@ -72,11 +81,14 @@ def collector(
     checkpoint_log: Path | None,
     heartbeat_interval: float,
     *,
+    require_tokens: bool,
+    insecure_no_auth: bool,
     verbose: bool,
 ) -> None:
     """Take audit records over OTLP, chain them, sign them, store them.
 
-    The data directory is made where there is none.
+    The data directory is made where there is none. Senders need a token as soon as there is one that may send
+    (spanseal tokens create --scope ingest), and always where another --host than the loopback one is given.
 
     Listens at 127.0.0.1 for OTLP/HTTP (port 4318, POST /v1/logs, protobuf or JSON; gzip, zstd or neither) and
     for OTLP/gRPC (port 4317, gzip or not), and acknowledges only when records and signed checkpoint are on disk.
@@ -92,12 +104,8 @@ def collector(
         handlers=[RichHandler(console=console, show_path=False, markup=False)],
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        console.print(
-            f"Warning: {host} can be reached from elsewhere, and this version has no authentication yet: "
-            "put it behind something that has.",
-            style="yellow",
-        )
+    if require_tokens and insecure_no_auth:
+        raise click.UsageError("--require-tokens and --insecure-no-auth exclude each other")
     config = CollectorConfig(
         data=data,
         host=host,
@@ -106,10 +114,12 @@ def collector(
         log_name=log_name,
         collector_name=collector_name,
         checkpoint_log=checkpoint_log,
+        require_tokens=require_tokens,
+        insecure_no_auth=insecure_no_auth,
         limits=Limits(heartbeat_seconds=heartbeat_interval),
     )
     try:
-        ended = serve(config, lambda ready: _tell(console, data, ready), lambda: end_anyway(_STOP_SECONDS))
+        ended = serve(config, lambda ready: _tell(console, config, ready), lambda: end_anyway(_STOP_SECONDS))
     except (StorageError, CollectorError, LedgerError) as error:
         console.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
         sys.exit(2)
@@ -130,11 +140,25 @@ def end_anyway(seconds: float) -> None:
     timer.start()
 
 
-def _tell(console: Console, data: Path, ready: Ready) -> None:
+def _tell(console: Console, config: CollectorConfig, ready: Ready) -> None:
+    if ready.tokens_needed:
+        senders = "need a token (spanseal tokens)"
+    elif is_loopback(config.host):
+        senders = "need no token: whoever is on this machine can send"
+    else:
+        senders = "need no token: whoever can reach this address can send (--insecure-no-auth)"
+    if not is_loopback(config.host):
+        console.print(
+            f"Warning: {config.host} can be reached from elsewhere, and what is sent there, tokens too, is not "
+            "encrypted: put it behind something that speaks TLS.",
+            style="yellow",
+        )
     rows = (
         ("listening", f"{ready.url}/v1/logs (OTLP/HTTP, protobuf and JSON)"),
         ("", f"{ready.grpc_address} (OTLP/gRPC)" if ready.grpc_address else "no OTLP/gRPC"),
-        ("data", str(data.absolute())),
+        ("senders", senders),
+        ("queries", f"{ready.queries} (ClickHouse's HTTP, for spanseal query and tokens that may read)"),
+        ("data", str(config.data.absolute())),
         ("log", ready.identity.log_name),
         ("chain", f"{ready.chain_id} (names {ready.predecessors} earlier)"),
         ("checkpoints", str(ready.checkpoint_log)),

@@ -7,9 +7,14 @@ __all__ = [
     "BusyError",
     "CollectorError",
     "DecodeError",
+    "ForbiddenError",
     "InadmissibleError",
+    "NoTokenError",
     "StalledError",
+    "TokenError",
+    "TokenFileError",
     "TooLargeError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
 ]
@@ -33,6 +38,26 @@ class TooLargeError(CollectorError):
 
 class UnsupportedError(CollectorError):
     """The content type or the compression of a request is not one that is taken."""
+
+
+class UnauthenticatedError(CollectorError):
+    """A request has no token, or one that never was; what was good until lately is `UnavailableError`."""
+
+
+class ForbiddenError(CollectorError):
+    """A request's token is good, but for something else."""
+
+
+class NoTokenError(CollectorError):
+    """The collector is to ask for tokens, and there is none that it could accept."""
+
+
+class TokenError(CollectorError):
+    """There is no such token, or it cannot be made as it was asked for."""
+
+
+class TokenFileError(CollectorError):
+    """The token file cannot be read or written."""
 
 
 class InadmissibleError(CollectorError):

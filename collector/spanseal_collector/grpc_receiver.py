@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -149,12 +150,13 @@ class GrpcReceiver:
         self._receiving.add(call)
         call.add_done_callback(self._forget)
         try:
+            tenant = self._intake.sender(_authorizations(context), _peer(context))
             with self._intake.taken() as taken:
                 message = await self._message(context, taken)
                 self._receiving.discard(call)
                 self._storing.add(call)
                 unpack = gunzip if message.startswith(_GZIP) else None
-                await self._intake.store(message, taken, unpack=unpack, decode=decode_logs)
+                await self._intake.store(message, taken, unpack=unpack, decode=decode_logs, tenant=tenant)
         except asyncio.CancelledError:
             if call not in self._dismissed:
                 raise  # the client has left
@@ -186,6 +188,17 @@ class GrpcReceiver:
             raise DecodeError("the call has no message")
         taken.take(len(message))
         return message
+
+
+def _authorizations(context: Any) -> list[str]:
+    found = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    return [value.decode("latin-1") if isinstance(value, bytes) else value for value in found]
+
+
+def _peer(context: Any) -> str:
+    """Return the address out of `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`."""
+    host, _, _ = unquote(context.peer().partition(":")[2]).rpartition(":")
+    return str(host.strip("[]"))
 
 
 async def _abort(context: Any, refused: Refusal) -> bytes:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from spanseal_collector.admission import Admitter, Draft, Rejected
+from spanseal_collector.authentication import Authenticator
 from spanseal_collector.errors import BusyError, TooLargeError, UnavailableError
 from spanseal_collector.otlp import Group
 from spanseal_collector.pipeline import Pipeline
@@ -55,17 +56,21 @@ class Taken:
 class Intake:
     """Takes requests. One for all transports of a collector."""
 
-    def __init__(self, admitter: Admitter, pipeline: Pipeline) -> None:
+    def __init__(
+        self, admitter: Admitter, pipeline: Pipeline, authenticator: Authenticator | None = None
+    ) -> None:
         """Make an intake.
 
         Args:
             admitter: turns decoded requests into drafts.
             pipeline: stores them.
+            authenticator: tells who may send; None where anybody may.
 
         """
         self.room = MAX_BUFFERED_BYTES
         """Bytes that may still be taken."""
         self.pipeline = pipeline
+        self.authenticator = authenticator
         self._admitter = admitter
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="spanseal-decode")
 
@@ -78,6 +83,24 @@ class Intake:
         finally:
             self.room += taken.size
 
+    def sender(self, headers: Sequence[str], peer: str) -> str:
+        """Tell into which tenant a request's records go, before anything of its body is read.
+
+        Args:
+            headers: its `Authorization` headers.
+            peer: the address it comes from.
+
+        Returns:
+            The tenant; empty where each record may name its own.
+
+        Raises:
+            UnauthenticatedError: it may not send, nor could lately.
+            ForbiddenError: its token is for something else.
+            UnavailableError: whether it may send may be another thing soon.
+
+        """
+        return "" if self.authenticator is None else self.authenticator.sender(headers, peer)
+
     async def store(
         self,
         body: bytes,
@@ -85,6 +108,7 @@ class Intake:
         *,
         unpack: Callable[[bytes, int], bytes] | None,
         decode: Decoder,
+        tenant: str = "",
     ) -> None:
         """Unpack, decode and admit a request; return when every record of it is durable.
 
@@ -93,6 +117,7 @@ class Intake:
             taken: the request's share of memory, which holds the body.
             unpack: decompresses up to a limit; None where nothing is compressed.
             decode: parses its frame.
+            tenant: into which all its records go; empty where each may name its own.
 
         Raises:
             DecodeError: the bytes are not OTLP.
@@ -104,14 +129,14 @@ class Intake:
         if unpack is not None:
             body = await loop.run_in_executor(self._decoders, unpack, body, MAX_REQUEST_BYTES)
             taken.take(len(body))
-        items, size = await loop.run_in_executor(self._decoders, self._admit, decode, body)
+        items, size = await loop.run_in_executor(self._decoders, self._admit, decode, body, tenant)
         if items:
             await self._stored(items, size)
 
-    def _admit(self, decode: Decoder, body: bytes) -> tuple[list[Draft | Rejected], int]:
+    def _admit(self, decode: Decoder, body: bytes, tenant: str) -> tuple[list[Draft | Rejected], int]:
         items = []
         size = 0
-        for item in self._admitter.admit(decode(body)):
+        for item in self._admitter.admit(decode(body), tenant):
             size += item.size
             if size > self.pipeline.limits.request_bytes:
                 # A large resource is repeated in each of its records.

@@ -26,7 +26,7 @@ from spanseal_collector.errors import BusyError, StalledError, UnavailableError
 from spanseal_collector.exporter import CheckpointSink, Exporter, RecordSink
 from spanseal_collector.heartbeat import Heartbeat
 from spanseal_collector.quarantine import conflicting, quarantine
-from spanseal_collector.sealer import COLLECTOR_TENANT, Sealer
+from spanseal_collector.sealer import COLLECTOR_TENANT, Notice, Sealer
 from spanseal_ledger.checkpoint import Checkpoint
 from spanseal_ledger.content import same_content
 from spanseal_ledger.record import Record
@@ -80,7 +80,7 @@ class Statistics:
 
 @dataclass(slots=True)
 class _Waiting:
-    items: Sequence[Draft | Rejected]
+    items: Sequence[Draft | Rejected | Notice]
     size: int
     done: Future[None] = field(default_factory=Future)
 
@@ -149,8 +149,8 @@ class Pipeline:
         self._refusal = ""
         self._thread.start()
 
-    def submit(self, items: Sequence[Draft | Rejected], size: int) -> Future[None]:
-        """Hand over what was admitted and rejected from one request.
+    def submit(self, items: Sequence[Draft | Rejected | Notice], size: int) -> Future[None]:
+        """Hand over what was admitted and rejected from one request, or what the collector has to say itself.
 
         Args:
             items: in the order of the request.
@@ -281,15 +281,20 @@ class Pipeline:
         else:
             self._answer(group, None)
 
-    def _seal_and_store(self, items: Sequence[Draft | Rejected], *, last: bool) -> None:
+    def _seal_and_store(self, items: Sequence[Draft | Rejected | Notice], *, last: bool) -> None:
         received_at, jump = self._clock.read()
         if jump is not None:
             received_at = self._end_after_jump(received_at, jump)
-        drafts, rejected = self._deduplicate(items)
+        drafts, rejected = self._deduplicate([item for item in items if not isinstance(item, Notice)])
         # The collector's own records name their chain, so they are made once it is known which one it is.
         sealer = self._require_sealer()
         quarantined, named = quarantine(rejected, received_at, sealer)
         drafts += named
+        drafts += [
+            sealer.own(item.action, item.metadata, outcome=item.outcome)
+            for item in items
+            if isinstance(item, Notice)
+        ]
         statistics = self.statistics
         beat = last or self._heartbeat.remaining() == 0
         if beat:

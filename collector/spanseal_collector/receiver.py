@@ -44,11 +44,15 @@ def make_receiver(intake: Intake) -> Starlette:
     async def logs(request: Request) -> Response:
         content_type = _content_type(request)
         try:
+            # Before all else: who may not send is read no further.
+            tenant = intake.sender(
+                request.headers.getlist("authorization"), request.client.host if request.client else ""
+            )
             with intake.taken() as taken:
                 decode = _decoder(content_type)
                 unpack = _unpacker(request)
                 body = await _body(request, taken)
-                await intake.store(body, taken, unpack=unpack, decode=decode)
+                await intake.store(body, taken, unpack=unpack, decode=decode, tenant=tenant)
         except asyncio.CancelledError:
             # The server gives up waiting for this request because the process is to end.
             return _refused(refusal(UnavailableError("the collector is stopping", 5)), content_type)
@@ -71,6 +75,7 @@ def make_receiver(intake: Intake) -> Starlette:
                 "sealed": statistics.sealed,
                 "quarantined": statistics.quarantined,
                 "duplicates": statistics.duplicates,
+                "auth_failed": intake.authenticator.reports.total if intake.authenticator else 0,
                 "stalls": pipeline.stalls,
                 "stalled_seconds": round(pipeline.stalled_seconds(), 1),
             }
@@ -135,6 +140,8 @@ async def _body(request: Request, taken: Taken) -> bytes:
 
 def _refused(refused: Refusal, content_type: str) -> Response:
     headers = {}
+    if refused.http == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="Spanseal"'
     if refused.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
     if content_type == _JSON:

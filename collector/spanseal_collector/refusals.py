@@ -2,7 +2,9 @@
 
 400 and INVALID_ARGUMENT are for bytes that are not OTLP, and for nothing else, since clients drop a batch for
 good on them; whatever is temporary is 503 or UNAVAILABLE with RetryInfo, or 429 or RESOURCE_EXHAUSTED with
-RetryInfo where more is sent than fits. 500, INTERNAL and UNKNOWN are never answered.
+RetryInfo where more is sent than fits. 401 and UNAUTHENTICATED are for who has no token or one that never was;
+clients drop on them too, so a token that was good until lately is 503. 500, INTERNAL and UNKNOWN are never
+answered.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from spanseal_collector.errors import (
     BusyError,
     DecodeError,
+    ForbiddenError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -50,11 +54,15 @@ class Refusal:
         return status
 
 
-def refusal(error: BaseException) -> Refusal:
+def refusal(error: BaseException) -> Refusal:  # noqa: PLR0911 - one line for each kind
     """Tell how an error of a request is answered."""
     match error:
         case DecodeError():
             return Refusal(400, code_pb2.INVALID_ARGUMENT, str(error))
+        case UnauthenticatedError():
+            return Refusal(401, code_pb2.UNAUTHENTICATED, str(error))
+        case ForbiddenError():
+            return Refusal(403, code_pb2.PERMISSION_DENIED, str(error))
         case TooLargeError():
             return Refusal(413, code_pb2.RESOURCE_EXHAUSTED, str(error))
         case UnsupportedError():

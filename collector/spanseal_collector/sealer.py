@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from spanseal_ledger.tree import Frontier
 from spanseal_storage.schema import COLUMN_NAMES
 from spanseal_storage.writer import Batch
 
-__all__ = ["COLLECTOR_TENANT", "FORMAT", "Sealer"]
+__all__ = ["COLLECTOR_TENANT", "FORMAT", "Notice", "Sealer"]
 
 FORMAT = "SSR1"
 COLLECTOR_TENANT = "_collector"
@@ -29,6 +30,20 @@ _RECORD_COLUMNS = tuple(
 
 
 _values = attrgetter(*_RECORD_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One of the collector's own records, for whichever chain it will be sealed in."""
+
+    action: str
+    metadata: Mapping[str, str]
+    outcome: str = "success"
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds in memory."""
+        return 1024 + sum(map(len, self.metadata.values()))
 
 
 class Sealer:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spanseal_collector.admission import Admitter, Draft
+from spanseal_collector.authentication import Authenticator, Tokens, tokens_needed
 from spanseal_collector.deduplication import Deduplicator
 from spanseal_collector.errors import BindError
+from spanseal_collector.failures import FailureReports
 from spanseal_collector.http_server import make_server
 from spanseal_collector.intake import Intake
 from spanseal_collector.lineage import History, predecessors_json, read_history
@@ -28,6 +30,7 @@ from spanseal_collector.pipeline import Limits, NewChain, Pipeline
 from spanseal_collector.quarantine import LeftRow, own_record
 from spanseal_collector.receiver import make_receiver
 from spanseal_collector.sealer import FORMAT, Sealer
+from spanseal_collector.tokens import TokenFile
 from spanseal_collector.version import VERSION
 from spanseal_ledger.checkpoint import Checkpoint
 from spanseal_ledger.note import SigningKey
@@ -66,6 +69,10 @@ class CollectorConfig:
     log_name: str | None = None
     collector_name: str | None = None
     checkpoint_log: Path | None = None
+    require_tokens: bool = False
+    """Whether senders need a token even before there is one."""
+    insecure_no_auth: bool = False
+    """Whether it may listen beyond the loopback interface without any."""
     limits: Limits = field(default_factory=Limits)
 
     def sha256(self) -> str:
@@ -85,6 +92,10 @@ class Ready:
     grpc_address: str | None
     checkpoint_log: Path
     predecessors: int
+    tokens_needed: bool
+    """To send records; it may become so later."""
+    queries: str
+    """Where SQL is answered."""
 
 
 def serve(
@@ -102,11 +113,17 @@ def serve(
 
     Raises:
         DirectoryBusyError: another process holds the directory.
+        NoTokenError: senders are to need a token, and there is none.
+        TokenFileError: the token file cannot be read.
         BindError: the address cannot be had.
         StorageError: the directory, the engine, a key or the checkpoint log cannot be used.
 
     """
     directory = DataDirectory(config.data)
+    token_file = TokenFile(directory)
+    needed = tokens_needed(
+        token_file, config.host, require=config.require_tokens, insecure=config.insecure_no_auth
+    )
     identity = directory.create(config.log_name, config.collector_name)
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory.hold("spanseal collector"))
@@ -134,7 +151,7 @@ def serve(
         pipeline.start()
         host = _shown_host(config.host)
 
-        def listening(grpc_port: int | None) -> None:
+        def listening(grpc_port: int | None, queries_port: int) -> None:
             on_ready(
                 Ready(
                     identity,
@@ -144,10 +161,13 @@ def serve(
                     None if grpc_port is None else f"{host}:{grpc_port}",
                     log_path,
                     len(history.predecessors),
+                    needed,
+                    f"http://127.0.0.1:{queries_port}",
                 )
             )
 
-        intake = Intake(admitter, pipeline)
+        authenticator = Authenticator(Tokens(token_file, required=needed), FailureReports(pipeline.submit))
+        intake = Intake(admitter, pipeline, authenticator)
         try:
             asyncio.run(_run(directory, engine, intake, listener, config.grpc_port, listening, on_stop))
         finally:
@@ -279,14 +299,16 @@ async def _run(
     intake: Intake,
     listener: socket.socket,
     grpc_port: int | None,
-    on_ready: Callable[[int | None], None],
+    on_ready: Callable[[int | None, int], None],
     on_stop: Callable[[], None],
 ) -> None:
-    pipeline = intake.pipeline
+    pipeline, authenticator = intake.pipeline, intake.authenticator
     token = secrets.token_urlsafe(32)
 
     def authorize(given: str | None) -> bool:
-        return given is not None and hmac.compare_digest(given.encode(), token.encode())
+        if given is not None and hmac.compare_digest(given.encode(), token.encode()):
+            return True
+        return authenticator is not None and authenticator.may_read(given or "")
 
     query_app = make_app(engine, authorize=authorize)
     reader = make_server(query_app, drain_seconds=_DRAIN_SECONDS)
@@ -309,7 +331,7 @@ async def _run(
         ]
         try:
             directory.publish_runtime(Runtime(os.getpid(), "127.0.0.1", queries.getsockname()[1], token))
-            on_ready(bound)
+            on_ready(bound, queries.getsockname()[1])
             waiting = asyncio.create_task(stop.wait())
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -322,6 +344,8 @@ async def _run(
             if grpc_receiver is not None:
                 await grpc_receiver.stop(_DRAIN_SECONDS)
             await receiving
+            if authenticator is not None:
+                authenticator.reports.flush()
             # The chain is ended before anybody waits for questions that are still being answered.
             await asyncio.to_thread(pipeline.stop, _STOP_SECONDS)
             await asyncio.to_thread(query_app.state.close)

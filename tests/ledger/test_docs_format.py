@@ -328,7 +328,7 @@ def modules(*names: str) -> Iterable[Path]:
 def test_the_collectors_own_records() -> None:
     life = section("Life of a chain")
     named = set(re.findall(r"`([a-z_.0-9]+)`", life))
-    paths = modules("pipeline", "service", "sealer", "lineage", "quarantine", "heartbeat")
+    paths = modules("pipeline", "service", "sealer", "lineage", "quarantine", "heartbeat", "failures")
     actions = set().union(*(constants(path, r"audit_log\.[a-z_]+") for path in paths))
     keys = set().union(*(constants(path, r"audit\.[a-z_0-9]+\.[a-z_0-9.]+") for path in paths))
     producers = {key for key in keys if key.startswith("audit.producer.")}
