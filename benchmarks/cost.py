@@ -222,7 +222,8 @@ def main() -> None:
         all_ways = []
         for number, (name, (prefix, variables)) in enumerate(ways(directory, url).items()):
             port = free_port()
-            command = [*prefix, str(_BIN / "gunicorn"), "-b", f"127.0.0.1:{port}", "benchmarks.cost_app:app"]
+            gunicorn = [str(_BIN / "gunicorn"), "--no-control-socket", "-b", f"127.0.0.1:{port}"]
+            command = [*prefix, *gunicorn, "benchmarks.cost_app:app"]
             service = Service(
                 name, command, port=port, ready_path="/invoices/1", log=directory / f"{number}.log"
             )

@@ -203,6 +203,7 @@ class Clinic(Service):
         command = [
             str(_BIN / "opentelemetry-instrument"),
             str(_BIN / "gunicorn"),
+            "--no-control-socket",  # it would be in the home directory
             "--workers",
             str(workers),
             "--bind",

@@ -210,6 +210,7 @@ def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
     port = free_port()
     command = [
         str(bin_folder / "gunicorn"),
+        "--no-control-socket",
         "--workers",
         "2",
         "--bind",
