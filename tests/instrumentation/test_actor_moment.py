@@ -245,7 +245,7 @@ def test_users_of_sqlalchemy_are_read_without_asking_the_database(audit: Audit, 
     assert found["user.signed_in"] == [("k-7", "admin")]
     assert found["profile.updated"] == [("k-7", "admin")]
     # Rolled back, its role is not known any more; who it is stands in the session.
-    assert found["nothing.created"] == [("k-7", "")]
+    assert found["nothing.submitted"] == [("k-7", "")]
 
 
 def test_what_an_object_of_sqlalchemy_holds() -> None:

@@ -27,7 +27,7 @@ def patient(pid: int) -> str:
         ("GET", "/secret/path", "request.unmatched", "failure", "Not Found", None, None),
         ("GET", "/folder", "request.unmatched", "success", None, None, None),
         ("GET", "/forbidden", "forbidden.viewed", "failure", "Forbidden", "/forbidden", None),
-        ("POST", "/forbidden", "forbidden.created", "failure", "Forbidden", "/forbidden", None),
+        ("POST", "/forbidden", "forbidden.submitted", "failure", "Forbidden", "/forbidden", None),
         ("GET", "/before", "before.viewed", "failure", "Unauthorized", "/before", None),
         ("GET", "/preprocessed", "preprocessed.viewed", "failure", "Gone", "/preprocessed", None),
         ("GET", "/teapot", "teapot.viewed", "failure", "I'm a Teapot", "/teapot", None),

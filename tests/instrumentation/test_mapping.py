@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal.meaning.mapping import Meaning, is_credential, is_state_changing, map_request, plan_of, verb_of
+from spanseal.meaning.mapping import (
+    Meaning,
+    is_credential,
+    is_state_changing,
+    map_request,
+    plan_of,
+    verb_of,
+    wrong_action,
+)
 from spanseal.meaning.words import VERBS
 
 # What the collector asks of an action.
@@ -29,7 +37,7 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str, str]] = [
     ("DELETE", "/patients/<int:pid>", {"pid": 17}, "patient.deleted", "patient", "17"),
     ("OPTIONS", "/patients/<int:pid>", {"pid": 17}, "patient.inspected", "patient", "17"),
     ("POST", "/patients/<int:pid>", {"pid": 17}, "patient.updated", "patient", "17"),
-    ("GET", "/settings", {}, "settings.listed", "settings", ""),
+    ("GET", "/settings", {}, "settings.viewed", "settings", ""),
     ("PROPFIND", "/files/<name>", {"name": "a"}, "file.requested", "file", "a"),
     # prefixes say nothing
     ("GET", "/api/v1/patients", {}, "patient.listed", "patient", ""),
@@ -87,7 +95,7 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str, str]] = [
     ("GET", "/日本", {}, "resource.viewed", "resource", ""),
     ("GET", "/日本/<int:id>", {"id": 1}, "resource.viewed", "resource", "1"),
     ("GET", "/café", {}, "cafe.viewed", "cafe", ""),
-    ("GET", "/<int:id>", {"id": 1}, "id.viewed", "id", "1"),
+    ("GET", "/<int:id>", {"id": 1}, "record.viewed", "record", "1"),
     ("GET", "/<_>", {"_": 1}, "record.viewed", "record", "1"),
     ("GET", '/<regex("[^/]>:x"):code_name>', {"code_name": "q"}, "code_name.viewed", "code_name", "q"),
     ("GET", "/<any(a,'b,c'):kind>/things", {"kind": "a"}, "thing.listed", "thing", ""),
@@ -142,8 +150,10 @@ def test_a_verb_in_the_path_is_known_whatever_the_method() -> None:
         "/users/<id>",
         "/users/export",
         "/books/<id>",
+        "/<reset_id>",
+        "/<project_id>/edit/<bill_id>",
     )
-    assert [verb_of(route) for route in routes] == ["delete", "suspend", "delete", "", "", ""]
+    assert [verb_of(route) for route in routes] == ["delete", "suspend", "delete", "", "", "", "", "edit"]
 
 
 def test_what_a_nested_thing_belongs_to_is_its_subject() -> None:
@@ -234,8 +244,20 @@ ALL_ROUTES = [route for _, route, *_ in TABLE] + [
 PHRASES = st.lists(
     st.sampled_from([*sorted(VERBS), "2fa", "users", "all", "as", "mark"]), min_size=1, max_size=3
 )
+VARIABLES = [
+    "<bill_id>",
+    "<project>",
+    "<path:path>",
+    "<audit_log_id>",
+    "<lang>",
+    "<q>",
+    "<slug>",
+    "<_name>",
+    "<me_id>",
+]
 PARTS = st.sampled_from(
-    [entry for route in ALL_ROUTES for entry in route.split("/")] + ["<", ">", "<>", "<:x>"]
+    [entry for route in ALL_ROUTES for entry in route.split("/")]
+    + ["<", ">", "<>", "<:x>", "audit-log", "p", *VARIABLES]
 ) | PHRASES.map("-".join)
 ROUTES = st.lists(PARTS | st.text(max_size=6), max_size=6).map("/".join) | st.text(max_size=40)
 
@@ -248,4 +270,5 @@ def test_whatever_comes_has_an_action_that_the_collector_takes(
 ) -> None:
     meaning = map_request(method, route, values)
     assert ACTION.fullmatch(meaning.action), (method, route, meaning)
+    assert not wrong_action(meaning.action)
     assert bool(meaning.subject_type) == bool(meaning.subject_id)

@@ -90,10 +90,10 @@ def test_a_resource_and_a_subject_are_what_the_rule_says(load: Load) -> None:
     )
     values = {"x": "1", "y": "2", "code": "ch"}
     assert rules.meaning("GET", "/a/<x>/b/<y>", values, 200) == Meaning(
-        "b.viewed", "thing", "2", "owner", "2"
+        "record.viewed", "thing", "2", "owner", "2"
     )
-    assert rules.meaning("GET", "/c/<x>", values, 200) == Meaning("c.viewed", "c")
-    assert rules.meaning("GET", "/d/<code>", values, 200) == Meaning("d.viewed", "country", "ch")
+    assert rules.meaning("GET", "/c/<x>", values, 200) == Meaning("record.viewed", "record")
+    assert rules.meaning("GET", "/d/<code>", values, 200) == Meaning("record.viewed", "country", "ch")
     # No rule says that this code is none.
     assert rules.meaning("GET", "/d/<code>/e", values, 200) == Meaning("a.b", "e")
 
@@ -129,7 +129,7 @@ def test_head_is_get_unless_a_rule_before_says_otherwise(load: Load) -> None:
     actions = [
         rules.meaning(method, route).action for route in ("/a", "/b") for method in ("GET", "HEAD", "POST")
     ]
-    assert actions == ["b.read", "b.read", "a.created", "b.read", "b.looked_for", "b.created"]
+    assert actions == ["b.read", "b.read", "a.submitted", "b.read", "b.looked_for", "b.submitted"]
 
 
 def test_the_first_rule_that_matches_decides_about_skipping(load: Load) -> None:

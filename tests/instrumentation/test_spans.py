@@ -337,7 +337,7 @@ def test_a_route_inside_counts_where_the_path_is_one_of_it(audit: Audit, tracer:
             tracer.start_span("y", attributes={"http.route": 5}).end()
     assert [record.action for record in audit.records()] == [
         "patient.updated",
-        "index.created",
+        "index.submitted",
         "order.created",
     ]
 
@@ -368,7 +368,7 @@ def test_a_server_span_inside_of_another(audit: Audit, tracer: trace.Tracer) -> 
         with tracer.start_as_current_span("child"):
             assert spanseal.request_id() == outer
     assert inner != outer
-    assert shared(audit) == {"inner.created": inner, "outer.created": outer}
+    assert shared(audit) == {"inner.submitted": inner, "outer.submitted": outer}
 
 
 def test_answers_of_any_kind_bear_the_requests_id(audit: Audit, tracer: trace.Tracer) -> None:

@@ -241,7 +241,7 @@ def test_an_application_that_is_mounted_in_another(audit: Audit, propagator: Non
     records = audit.records()
     assert [(r.action, r.attributes.get("audit.target.id"), r.attributes["http.route"]) for r in records] == [
         ("patient.updated", "3", "/v1/patients/<pid>"),
-        ("index.created", None, "/v1"),
+        ("index.submitted", None, "/v1"),
     ]
     assert [dict(a[0]["headers"])[b"x-request-id"].decode() for a in answers] == [
         r.attributes["audit.request.id"] for r in records

@@ -114,7 +114,7 @@ def test_django(
         "slow": ("slow.viewed", None, 200, "success", None, None),
         "ward": ("ward.deleted", "a-1", 200, "success", None, None),
         "widget": ("widget.viewed", None, 200, "success", None, None),
-        "boom": ("boom.created", None, 500, "failure", "LookupError", None),
+        "boom": ("boom.submitted", None, 500, "failure", "LookupError", None),
         "missing": ("missing.viewed", None, 404, "failure", "Not Found", None),
         "nowhere": ("request.unmatched", None, 404, "failure", "Not Found", None),
         "stream": ("stream.viewed", None, 200, "success", None, None),

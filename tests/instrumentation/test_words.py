@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanseal.meaning.words import NOUNS_TOO, READING_VERBS, VERBS, is_plural, plain, singular
+from spanseal.meaning.words import (
+    _THINGS,
+    NOUNS_TOO,
+    READING_VERBS,
+    SINGLETONS,
+    VERBS,
+    is_plural,
+    is_singleton,
+    is_thing,
+    plain,
+    singular,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +53,39 @@ def test_what_only_looks_like_a_plural_stays(noun: str) -> None:
     assert not is_plural(noun)
 
 
-@pytest.mark.parametrize("noun", ["data", "news", "settings", "user_settings"])
+@pytest.mark.parametrize("noun", ["series", "species", "tv_series"])
 def test_collections_without_a_singular_are_collections(noun: str) -> None:
     assert singular(noun) == noun
     assert is_plural(noun)
+
+
+@pytest.mark.parametrize(
+    "noun", ["alias", "analytics", "data", "news", "settings", "statistics", "tos", "user_settings"]
+)
+def test_what_is_no_list_of_things_is_none(noun: str) -> None:
+    assert singular(noun) == noun
+    assert not is_plural(noun)
+
+
+def test_of_some_things_there_are_many_and_of_some_one() -> None:
+    assert [is_thing(word) for word in ("patient", "medical_record", "patients", "checkout", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert [is_singleton(word) for word in ("profile", "mail_preferences", "bank_account", "")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_no_name_of_many_is_also_one_of_one_or_a_plural() -> None:
+    assert not [word for word in _THINGS if singular(word) != word]
+    assert {"account", "profile"} == _THINGS & SINGLETONS
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from spanseal.meaning.route_words import Words
 from spanseal.meaning.rules import Resolved, Rules
 from spanseal.meaning.rules_file import Reference, Rule
 from spanseal.meaning.rules_pattern import RoutePattern
-from spanseal.meaning.words import SINGLETONS
+from spanseal.meaning.words import is_singleton
 from spanseal.settings import Settings
 from spanseal.variables import variables_of
 
@@ -276,7 +276,8 @@ def _gaps(line: RouteLine, *, with_actor: bool, may_change: bool) -> Iterator[Ga
     changes = is_state_changing(line.method)
     by_default = line.source.startswith("default")
     kind, _, verb = found.action.partition(".")
-    if by_default and (kind in _BARE or verb == "requested" or not Words(line.route).fixed):
+    vague = verb == "requested" or (verb == "submitted" and line.source == "default: method")
+    if by_default and (kind in _BARE or vague or not Words(line.route).last):
         yield Gap(UNMAPPED, f"{found.action} says nothing of what was done")
     if changes and not _has_id(line):
         yield Gap(NO_RESOURCE_ID, "it changes something, and the record does not say which one")
@@ -300,7 +301,7 @@ def _has_id(line: RouteLine) -> bool:
         return True
     # The actor's own account, or something of which there is only one.
     last = Words(line.route).last
-    return found.action in OWN or found.resource_type == "config" or last in SINGLETONS
+    return found.action in OWN or found.resource_type == "config" or is_singleton(last)
 
 
 def _unused(rules: Iterable[Rule], app: flask.Flask) -> Iterator[Finding]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from .route_words import Plan, Words, is_credential, nearest, noun
+from .variable_names import is_id, is_locale, is_parameter, is_query, kind_of, noun_of
 from .well_known import IMPERSONATED, OWN, PASSWORD_CHANGED, SIGNED_IN, SIGNED_OUT, recognise
 from .words import (
     ENDING_VERBS,
@@ -20,11 +21,12 @@ from .words import (
     NOUN_ENDS,
     NOUNS_TOO,
     READING_VERBS,
-    SINGLETONS,
     THINGS_VERBS,
     VERBS,
     WITH_THINGS,
     is_plural,
+    is_singleton,
+    is_thing,
     plain,
 )
 
@@ -83,6 +85,13 @@ class Meaning:
     """What else a rule says: `audit.data_classes`, `audit.severity`, `audit.retention_class`."""
 
 
+_SUBMITTED = "submitted"
+"""What is posted to something of which nobody knows whether there are many: a form, most often."""
+
+_FORMATS = ("csv", "html", "json", "pdf", "xlsx", "xml")
+
+_ADDED = {"add": "added", "remove": "removed"}
+
 _ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _RESERVED = ("audit_log.", "producer.")
 _UNMATCHED = Plan(UNMATCHED, source="no route")
@@ -133,7 +142,8 @@ def is_state_changing(method: str) -> bool:
 
 def verb_of(route: str) -> str:
     """Return the verb that a route's last word is or holds, if it is one that changes something; else empty."""
-    last = Words(route).last
+    words = Words(route)
+    last = "" if words.last_implied else words.last
     verb = last if last in VERBS else _compound(last)[0]
     return "" if verb in READING_VERBS or verb in NOUNS_TOO else verb
 
@@ -141,30 +151,75 @@ def verb_of(route: str) -> str:
 @lru_cache(maxsize=4096)
 def _plan(method: str, route: str) -> Plan:
     words = Words(route)
-    if not words.segments:
-        return Plan(f"index.{_verb(method)}", "index", source="method")
-    known = recognise(method, words) if words.fixed else None
-    return known or _sub_action(method, words) or _phrase(method, words) or _default(method, words)
+    if not words.last and all(is_locale(segment.variable) for segment in words.segments):
+        return Plan(f"index.{_SUBMITTED if method == 'POST' else _verb(method)}", "index", source="method")
+    known = recognise(method, words) if words.fixed and not words.last_implied else None
+    plan = known or _sub_action(method, words) or _phrase(method, words) or _default(method, words)
+    # An application's own page `/audit-log`: the collector takes no such action from outside.
+    return replace(plan, action=f"app_{plan.action}") if plan.action.startswith(_RESERVED) else plan
 
 
 def _sub_action(method: str, route: Words) -> Plan | None:
     """A route that says what is done: `/invoices/<id>/approve`, `/delete/<id>`."""
     word = route.last
-    if method == "OPTIONS" or word not in VERBS:
+    if method == "OPTIONS" or word not in VERBS or route.last_implied:
         return None
+    if word == "search" and is_query(route.variable):
+        # What was looked for is no id.
+        resource = route.owner[0] or "record"
+        return Plan(f"{resource}.searched", resource, route.owner[1], source="verb in the path")
     alone = not route.before and word not in READING_VERBS and word != "import"
     if word in NOUNS_TOO and (route.after or alone):
         return None  # `/books/<id>` is a book, but `/rooms/<id>/book` books a room
-    resource, variable = route.owner
-    resource = resource or "record"
     past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
-    return Plan(f"{resource}.{past}", resource, route.variable or variable, source="verb in the path")
+    return _done_to_typed(word, past, route) or _done(past, route)
+
+
+def _done_to_typed(word: str, past: str, route: Words) -> Plan | None:
+    """What is done to the thing that a variable after the verb names: `/<project_id>/edit/<bill_id>`."""
+    typed = [segment.variable for segment in route.after if kind_of(segment.variable)]
+    if not typed:
+        return None
+    variable = typed[-1]
+    kind, (owner, which) = kind_of(variable), route.owner
+    holder = (kind_of(typed[0]), typed[0]) if len(typed) > 1 else route.subject
+    holder = holder if holder[1] else route.holder
+    if not owner or kind == owner or owner.endswith(f"_{kind}"):
+        holder = holder if holder[1] != which or kind != owner else ("", "")
+        resource = owner or kind
+        return Plan(f"{resource}.{past}", resource, variable, *holder, source="verb in the path")
+    if past == "viewed" or (holder[1] and word not in _ADDED):
+        action = f"{kind}.{past}"
+    else:
+        # Whether `/cart/delete/<product_id>` ends the product or its place in the cart, nobody can tell.
+        action = f"{owner}.{kind}_{_ADDED.get(word, past)}"
+    return Plan(action, kind, variable, *holder, source="verb in the path")
+
+
+def _done(past: str, route: Words) -> Plan:
+    """What is done to the thing before the verb, or to one whose type no variable says: `/invoices/<id>/approve`."""
+    resource, which = route.owner
+    variable = route.variable
+    if not resource:
+        resource = noun_of(variable or which) or "record"
+    elif which and variable and is_id(variable):
+        # `/patients/<pid>/delete/<nid>` deletes something of the patient.
+        return Plan(f"record.{past}", "record", variable, resource, which, source="verb in the path")
+    elif which and variable:
+        variable = ""  # `/pages/<page>/edit/<revision>`
+    elif which and past == "created":
+        # `/projects/<pid>/add` adds something to the project.
+        return Plan("record.created", "record", "", resource, which, source="verb in the path")
+    variable = variable or which
+    if is_locale(variable):
+        variable = ""
+    return Plan(f"{resource}.{past}", resource, variable, *route.holder, source="verb in the path")
 
 
 def _phrase(method: str, route: Words) -> Plan | None:
     """A route that says it in several words: `/createUser`, `/users/bulk-delete`, `/invoices/<id>/send-reminder`."""
     verb, thing = _compound(route.last)
-    if method == "OPTIONS" or not verb:
+    if method == "OPTIONS" or not verb or route.last_implied:
         return None
     owner, variable = route.owner
     plural, thing = is_plural(thing), noun(thing) if thing else ""
@@ -194,6 +249,8 @@ def _compound(word: str) -> tuple[str, str]:
     parts = word.split("_")
     if len(parts) == 1:
         return "", ""
+    if len(parts) > 2 and parts[-1] in _FORMATS:
+        parts = parts[:-1]  # `/get_authors_json`
     if parts[0] == "mark":
         return "mark", "_".join(part for part in parts[1:] if part != "as")
     several = [part for part in parts if part not in MANY]
@@ -220,16 +277,26 @@ def _default(method: str, route: Words) -> Plan:
         before = [segment for segment in route.before if segment.word != word]
         subject = found if (found := nearest(before))[1] and found[0] else ("", "")
     if route.after:  # one thing of a collection
-        resource = noun(word or plain(route.variable) or "record")
+        resource = noun(word) if word else noun_of(route.variable) or _parameter(route.variable) or "record"
         if method == "POST":
-            verb = "updated"
+            # Nobody knows what is behind `/<path:path>`.
+            verb = (
+                _SUBMITTED
+                if resource == "page" and len(route.segments) == 2 and route.last_implied
+                else "updated"
+            )
         return Plan(f"{resource}.{verb}", resource, route.variable, *subject, source="method")
     resource = noun(word)
     if method in ("GET", "HEAD") and is_plural(word) and word not in ME:
         verb = "listed"
-    if method == "POST" and word in SINGLETONS:
-        verb = "updated"
+    elif method == "POST":
+        one = is_singleton(word) or word in ME
+        verb = "updated" if one else "created" if is_plural(word) or is_thing(word) else _SUBMITTED
     return Plan(f"{resource}.{verb}", resource, "", *subject, source="method")
+
+
+def _parameter(variable: str) -> str:
+    return plain(variable) if is_parameter(variable) else ""
 
 
 def _verb(method: str) -> str:

@@ -7,11 +7,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from .words import ASSETS, BULK_FORMATS, FORMATS, ME, NAMESPACES, plain, singular
+from .variable_names import is_id, is_parameter, is_spoken, kind_of, noun_of
+from .words import (
+    ASSETS,
+    BULK_FORMATS,
+    FORMATS,
+    ME,
+    NAMESPACES,
+    NOUNS_TOO,
+    READING_VERBS,
+    VERBS,
+    is_thing,
+    plain,
+    singular,
+)
 
 __all__ = ["Plan", "Segment", "Words", "is_credential", "nearest", "noun"]
 
-_PREFIXES = re.compile(r"api|rest|v\d*(_\d+)?")
+_GLUED = re.compile(
+    r"(?P<verb>add|cancel|change|create|delete|edit|forgot|get|new|remove|reset|save|update|upload|view)(?P<thing>[a-z]{3,})"
+)
+
+_PREFIXES = re.compile(r"ajax|api|rest|v\d*(_\d+)?")
 
 # A value of the path that is a credential must not be recorded: `/reset-password/<token>`.
 _SECRET_NAME = re.compile(
@@ -58,6 +75,8 @@ class Segment:
     word: str = ""
     variable: str = ""
     """Its name; empty for a credential's, which stands here without one."""
+    implied: bool = False
+    """Whether the word does not stand in the route, but follows from the name of the variable after it."""
 
     @property
     def fixed(self) -> bool:
@@ -82,9 +101,13 @@ class Words:
                 after_variable = match.start() > 0 and route[match.start() - 1] == ">"
                 self._add(match["fixed"], after_variable=after_variable, last=match.end() == len(route))
         self._leave_out_format()
-        self.fixed = [segment.word for segment in self.segments if segment.fixed]
-        """The words without the variables."""
-        self.last = self.fixed[-1] if self.fixed else ""
+        self.segments = _with_implied(self.segments)
+        self.fixed = [segment.word for segment in self.segments if segment.fixed and not segment.implied]
+        """The words that stand in it, without the variables."""
+        named = [segment for segment in self.segments if segment.fixed]
+        self.last = named[-1].word if named else ""
+        """The last word; what a variable is of stands before it as a word: `/<bill_id>` is `/bill/<bill_id>`."""
+        self.last_implied = bool(named) and named[-1].implied
 
     def _add(self, text: str, *, after_variable: bool, last: bool) -> None:
         # `/users/<id>:disable`, `/users:batchDelete`: after a colon comes what is done.
@@ -94,7 +117,7 @@ class Words:
             self.bulk = ending.lower() in BULK_FORMATS
             self.asset = ending.lower() in ASSETS
             first = stem
-        word = plain(first)
+        word = _unglued(plain(first))
         prefix = not any(segment.fixed for segment in self.segments) and _PREFIXES.fullmatch(word)
         # `<id>.pdf`: the part's fixed end says nothing of its own.
         if word and not after_variable and not prefix:
@@ -105,7 +128,11 @@ class Words:
     def _leave_out_format(self) -> None:
         # `/patients/export/csv` is an export as much as `/patients/export` is.
         words = [segment.word for segment in self.segments[-2:]]
-        if len(words) == 2 and words[0] in ("download", "export") and words[1] in FORMATS | BULK_FORMATS:
+        if (
+            len(words) == 2
+            and words[0] in ("download", "export", "import")
+            and words[1] in FORMATS | BULK_FORMATS
+        ):
             del self.segments[-1]
 
     @cached_property
@@ -124,8 +151,8 @@ class Words:
 
     @property
     def variable(self) -> str:
-        """The first of them that is no credential; empty where there is none."""
-        return next((segment.variable for segment in self.after if segment.variable), "")
+        """The one of them that says which thing; empty where there is none."""
+        return _which(self.last, self.after)
 
     @property
     def secret(self) -> bool:
@@ -140,10 +167,25 @@ class Words:
         """
         return nearest(self.before)
 
+    @cached_property
+    def owner_implied(self) -> bool:
+        """Whether the owner is named by a variable only."""
+        words = [segment for segment in self.before if segment.fixed]
+        return bool(words) and words[-1].implied
+
     @property
     def noun(self) -> str:
         """The type of thing that the last word names."""
         return noun(self.last)
+
+    @cached_property
+    def holder(self) -> tuple[str, str]:
+        """What the owner belongs to, where the owner is a collection without an id; else both empty."""
+        words = [at for at, segment in enumerate(self.before) if segment.fixed]
+        if self.owner[1] or not words:
+            return "", ""
+        kind, variable = nearest(self.before[: words[-1]])
+        return (kind, variable) if kind and variable else ("", "")
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -155,7 +197,8 @@ class Words:
         """Return the variable that says which thing of a type is meant; empty where there is none."""
         pairs = zip(self.segments, self.segments[1:], strict=False)
         found = [after.variable for word, after in pairs if word.fixed and noun(word.word) == kind]
-        return found[-1] if found else ""
+        named = [segment.variable for segment in self.segments if kind_of(segment.variable) == kind]
+        return next((variable for variable in reversed([*named, *found]) if variable), "")
 
     def ends(self, *words: str) -> bool:
         """Say whether these are the last fixed words."""
@@ -163,13 +206,94 @@ class Words:
 
 
 def nearest(segments: Iterable[Segment]) -> tuple[str, str]:
-    """Find the last thing that is named, and the variable that follows it; both empty where there is none."""
-    variable = ""
+    """Find the last thing that is named, and the variable that says which one; both empty where there is none."""
+    following: list[Segment] = []
     for segment in reversed(list(segments)):
         if not segment.fixed:
-            variable = segment.variable or variable
-        elif segment.word in NAMESPACES and not variable:
-            continue
+            following.insert(0, segment)
+        elif segment.word in NAMESPACES and not _which("", following):
+            following = []
         else:
-            return noun(segment.word), variable
-    return "", variable
+            return noun(segment.word), _which(segment.word, following)
+    return "", _which("", following)
+
+
+@lru_cache(maxsize=1024)
+def _unglued(word: str) -> str:
+    """Part a verb from a thing that is well known: `deletebook` is `delete_book`."""
+    found = _GLUED.fullmatch(word)
+    parted = found and (
+        is_thing(singular(found["thing"])) or found["thing"] in ("email", "file", "files", "password")
+    )
+    return f"{found['verb']}_{found['thing']}" if found and parted else word
+
+
+def _which(word: str, following: Iterable[Segment]) -> str:
+    """Choose among the variables after a word: the one that is named like it, else the first.
+
+    Without a word, the first that is no mere parameter.
+    """
+    names = [segment.variable for segment in following if segment.variable]
+    wanted = (name for name in names if (noun_of(name) == noun(word) if word else not is_parameter(name)))
+    return next(wanted, names[0] if names else "")
+
+
+def _with_implied(segments: list[Segment]) -> list[Segment]:
+    """Put a word before each variable that has none and says of what it is.
+
+    `/<project_id>/bills` is `/project/<project_id>/bills`; the letter of `/p/<project_id>` says nothing of its own.
+    """
+    found: list[Segment] = []
+    word, first, implied = (
+        "",
+        "",
+        False,
+    )  # the last word, the first variable after it, and whether that says the word
+    for at, segment in enumerate(segments):
+        if segment.fixed:
+            before_variable = at + 1 < len(segments) and not segments[at + 1].fixed
+            if len(segment.word) == 1 and before_variable:
+                word, first, implied = noun_of(segments[at + 1].variable) or "record", "", True
+                found.append(Segment(word, implied=True))
+            else:
+                word, first, implied = segment.word, "", False
+                found.append(segment)
+            continue
+        kind = _after_implied(word, first, segment.variable) if implied and first else ""
+        kind = kind or _implied(word, first, segment.variable)
+        if kind:
+            found.append(Segment(kind, implied=True))
+            word, first, implied = kind, "", True
+        found.append(segment)
+        first = first or segment.variable
+    return found
+
+
+def _after_implied(word: str, first: str, variable: str) -> str:
+    """The same for a variable after one that has no word either: `/<username>/<repo>`."""
+    if not variable or is_parameter(variable):
+        return ""
+    if is_id(variable):
+        return "" if is_spoken(variable) and plain(first).endswith("id") else "record"
+    return noun_of(variable) if noun_of(variable) != word else ""
+
+
+def _implied(word: str, first: str, variable: str) -> str:
+    """Return the type of a variable where the word before it is not that; empty where the word is, or none is known.
+
+    Args:
+        word: The last word before it; empty where there is none.
+        first: The first variable after that word, where it is another one.
+        variable: Its name.
+    """
+    if not variable:
+        return ""
+    if not word:
+        return noun_of(variable)
+    kind = kind_of(variable)
+    if not kind or kind == noun(word) or (word in VERBS and (word not in NOUNS_TOO or word in READING_VERBS)):
+        return ""
+    if first:
+        # `/users/<user_id>/<post_id>`, but not `/repositories/<owner>/<repository_name>`.
+        return kind if (kind_of(first) or is_id(first)) and noun(word).rpartition("_")[2] != kind else ""
+    return kind if word in NAMESPACES else ""

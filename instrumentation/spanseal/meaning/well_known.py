@@ -143,6 +143,11 @@ def recognise(method: str, route: Words) -> Plan | None:
     return next((plan for group in groups if (plan := group(method, route)) is not None), None)
 
 
+def _who(route: Words) -> str:
+    """Return what the last word belongs to; empty where a variable alone says that: `/<tenant>/register`."""
+    return "" if route.owner_implied else route.owner[0]
+
+
 def _web(method: str, route: Words) -> Plan | None:
     """What belongs to the web page or to the machine, not to what people do."""
     words, last = route.fixed, route.last
@@ -180,7 +185,7 @@ def _mfa(method: str, route: Words) -> Plan | None:
 
 def _signing_in(method: str, route: Words) -> Plan | None:  # noqa: PLR0911 - one for each name
     words, last = route.fixed, route.last
-    owner, _ = route.owner
+    owner = _who(route)
     if method in _LOOKING:
         return None
     if last in _SIGN_OUT or route.ends("logout", "all"):
@@ -202,7 +207,7 @@ def _signing_in(method: str, route: Words) -> Plan | None:  # noqa: PLR0911 - on
 
 
 def _accounts(method: str, route: Words) -> Plan | None:  # noqa: PLR0911 - as above
-    last, (owner, variable) = route.last, route.owner
+    last, owner, (_, variable) = route.last, _who(route), route.owner
     if method in _LOOKING or (method in _ASKING and not route.secret):
         return None
     theirs = route.of("user")
@@ -325,6 +330,8 @@ def _data(method: str, route: Words) -> Plan | None:  # noqa: PLR0911 - as above
         ):
             return Plan("file.downloaded", "file", route.variable, *route.subject)
         return None
+    if last in _UPLOADS and not route.after and route.owner_implied and owner != "file":
+        return Plan("file.uploaded", "file", "", *route.subject)
     if last in _UPLOADS and not route.after and owner in ("", "file"):
         return Plan("file.uploaded", "file", variable)
     if last == "refunds" and owner in _REFUNDED and variable:

@@ -53,20 +53,24 @@ VERBS = {
     "destroy": "deleted",
     "detach": "detached",
     "disable": "disabled",
+    "discard": "discarded",
     "discharge": "discharged",
     "disconnect": "disconnected",
     "dismiss": "dismissed",
     "dispatch": "dispatched",
     "downgrade": "downgraded",
+    "downvote": "downvoted",
     "download": "downloaded",
     "duplicate": "duplicated",
     "edit": "updated",
     "enable": "enabled",
     "enroll": "enrolled",
+    "erase": "erased",
     "escalate": "escalated",
     "execute": "executed",
     "expire": "expired",
     "export": "exported",
+    "extend": "extended",
     "fetch": "viewed",
     "finalize": "finalized",
     "flag": "flagged",
@@ -87,6 +91,7 @@ VERBS = {
     "invite": "invited",
     "issue": "issued",
     "join": "joined",
+    "kick": "kicked",
     "launch": "launched",
     "leave": "left",
     "like": "liked",
@@ -94,6 +99,7 @@ VERBS = {
     "load": "viewed",
     "lock": "locked",
     "merge": "merged",
+    "moderate": "moderated",
     "move": "moved",
     "mute": "muted",
     "new": "created",
@@ -113,6 +119,8 @@ VERBS = {
     "reactivate": "reactivated",
     "read": "viewed",
     "rebuild": "rebuilt",
+    "reconnect": "reconnected",
+    "recover": "recovered",
     "recalculate": "recalculated",
     "receive": "received",
     "refresh": "refreshed",
@@ -132,6 +140,8 @@ VERBS = {
     "reorder": "reordered",
     "replace": "replaced",
     "replay": "replayed",
+    "reply": "replied",
+    "rerun": "rerun",
     "reschedule": "rescheduled",
     "resend": "resent",
     "reset": "reset",
@@ -171,14 +181,17 @@ VERBS = {
     "test": "tested",
     "toggle": "toggled",
     "transfer": "transferred",
+    "translate": "translated",
     "trigger": "triggered",
     "unarchive": "unarchived",
     "unassign": "unassigned",
     "unban": "unbanned",
     "unblock": "unblocked",
+    "undelete": "undeleted",
     "unfollow": "unfollowed",
     "unfreeze": "unfrozen",
     "unhide": "unhidden",
+    "unlike": "unliked",
     "uninstall": "uninstalled",
     "unlink": "unlinked",
     "unlock": "unlocked",
@@ -192,6 +205,7 @@ VERBS = {
     "update": "updated",
     "upgrade": "upgraded",
     "upload": "uploaded",
+    "upvote": "upvoted",
     "validate": "validated",
     "verify": "verified",
     "view": "viewed",
@@ -210,7 +224,7 @@ READING_VERBS = _set("""all download export fetch get list load preview print re
 NOUNS_TOO = _set(
     """all archive ban block book capture change charge check_in check_out claim clone copy download
     duplicate export flag grant hold import invite issue like list load lock merge move pin preview print
-    refund register release return review rollback run schedule search set share sign start sync test
+    refund register release reply return review rollback run schedule search set share sign start sync test
     transfer update upgrade upload view vote watch"""
 )
 """The verbs that name a thing where an id follows them, or where they stand alone: `/book/<id>`."""
@@ -236,6 +250,7 @@ MANY = _set("all batch bulk many mass multi multiple selected")
 """Words that say that something is done to several things at once."""
 
 SINGLETONS = _set("account avatar config me myself preferences profile self settings")
+_SINGLETON_ENDS = _set("config configuration preferences settings")
 """Of these there is one: what is posted to it changes it."""
 
 ME = _set("current_user me myself whoami")
@@ -278,20 +293,39 @@ _SINGULAR_EXCEPTIONS = {
     "viruses": "virus",
     "wikis": "wiki",
 }
-_UNCHANGED = frozenset(
-    {
-        "data",
-        "details",
-        "metrics",
-        "news",
-        "preferences",
-        "series",
-        "settings",
-        "species",
-        "statistics",
-        "stats",
-    }
+_UNCHANGED = _set("series species")
+"""Plurals that are their own singular."""
+
+_NO_PLURALS = _set(
+    """alias analytics atlas aws basics bias canvas chaos cms cors credits data details diagnostics dns economics
+    electronics ergonomics ethics gas genetics gps graphics headquarters https ios kubernetes kudos lens logistics
+    mathematics mechanics metrics news opds pandas physics politics pos preferences rss savings settings sms statistics
+    stats terms tls tos"""
 )
+"""What ends like a plural, but is no list of things that are there one by one."""
+
+_THINGS = _set(
+    """account address album alert annotation answer appointment article asset attachment author award backup badge
+    bill booking bookmark bot branch brand bucket budget building bundle calendar campaign card cart
+    case category certificate challenge channel chapter chart chat city claim class client clinic collection comment
+    company complaint condition contract conversation country coupon course credential customer dashboard dataset
+    deal delivery department deposit device diagnosis discussion doctor document domain donation draft employee
+    encounter engine entry episode estimate event exam expense experiment family feature flag flight folder form forum
+    game goal grade group guest hint hospital host hotel house idea image incident ingredient instance institution
+    integration interaction invitation invoice issue item job journal key label lead lesson letter library license line
+    link list listing loan location lot machine match meal medication meeting member membership menu message milestone
+    model module movie note notification object offer office opportunity option order organisation
+    organization owner package page participant partner patient payment permission person pet photo picture pipeline
+    place plan player playlist plugin policy poll post prescription procedure product profile project promotion
+    property proposal purchase question quiz quote rating reaction receipt recipe record referral release reminder
+    repo repository request reservation resource restaurant result review ride role room rule run sale sample schedule
+    school secret seller sensor server service session share shelf shift shipment shop site skill slot snapshot song
+    staff station stock story student subject submission subscriber subscription supplier survey table tag task
+    teacher team template tenant test thread ticket todo token topic transaction transfer trip unit user vaccination
+    vehicle vendor version video visit vote voucher warehouse webhook widget workflow workspace"""
+)
+"""Nouns in the singular under which applications keep many: `POST /patient` makes one."""
+
 _NAMES = {"2fa": "two_factor", "2sv": "two_step"}
 
 
@@ -304,13 +338,23 @@ def singular(noun: str) -> str:
 def _singular(noun: str) -> str:
     if noun in _SINGULAR_EXCEPTIONS:
         return _SINGULAR_EXCEPTIONS[noun]
-    if noun in _UNCHANGED or noun.endswith(("ss", "us", "is")):
+    if noun in _UNCHANGED | _NO_PLURALS or noun.endswith(("ss", "us", "is")):
         return noun
     if noun.endswith("ies") and len(noun) > 4:
         return noun[:-3] + "y"
     if noun.endswith(("sses", "xes", "ches", "shes")):
         return noun[:-2]
     return noun[:-1] if noun.endswith("s") and len(noun) > 2 else noun
+
+
+def is_singleton(noun: str) -> bool:
+    """Say whether a word names something of which there is one: `profile`, `mail_preferences`."""
+    return noun in SINGLETONS or noun.rpartition("_")[2] in _SINGLETON_ENDS
+
+
+def is_thing(noun: str) -> bool:
+    """Say whether a word in the singular names, by its last part, a thing of which there are many."""
+    return noun.rpartition("_")[2] in _THINGS
 
 
 def is_plural(noun: str) -> bool:
