@@ -138,7 +138,7 @@ def facts_of(attributes: Mapping[str, Any], *, longest: int | None = None, asgi:
         kind = "websocket"
     else:
         kind = "http" if route else "other"
-    path, encoded = _path(attributes, longest)
+    path, encoded = _path(attributes, longest, asgi=asgi)
     return Facts(
         kind=kind,
         method=_method(http_method, original),
@@ -232,7 +232,7 @@ def _method(method: str, original: str) -> str:
     return original.upper() or upper
 
 
-def _path(attributes: Mapping[str, Any], longest: int | None) -> tuple[str, bool]:
+def _path(attributes: Mapping[str, Any], longest: int | None, *, asgi: bool) -> tuple[str, bool]:
     """Find the path; say whether it is as the client wrote it."""
     for key in ("url.path", *_ENCODED):
         text = attributes.get(key)
@@ -240,6 +240,8 @@ def _path(attributes: Mapping[str, Any], longest: int | None) -> tuple[str, bool
             continue
         if longest is not None and len(text) >= longest:
             return "", False
+        if asgi and text.startswith("/"):
+            return text, False  # decoded, without its query: a `?` in it is one of the path
         if not text.startswith("/"):
             try:
                 text = urlsplit(text).path

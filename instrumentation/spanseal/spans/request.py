@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
@@ -132,7 +133,10 @@ class SpanRequest(AuditedRequest):
 
     def give_way(self, inner: AuditedRequest, path: str) -> None:
         """Let a Flask application that is mounted here record it: at its boundary more is known. It stays one record."""
-        same = inner.method == self.method and bool(path) and self.facts.path.endswith(path)
+        # PEP 3333 gives a path's bytes as Latin-1; what the span says of it may be as the client wrote it.
+        asked = path.encode("latin-1", "replace").decode("utf-8", "replace")
+        mine = unquote(self.facts.path) if self.facts.encoded else self.facts.path
+        same = inner.method == self.method and bool(asked) and mine.endswith(asked)
         if not same or self.ended or self.taken_over or self.pending.answered:
             return  # a call of the handler's own, perhaps
         self.taken_over = True
