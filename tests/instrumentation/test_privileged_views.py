@@ -108,6 +108,20 @@ def test_on_a_coroutine(clinic: Clinic) -> None:
     assert clinic.done.said == ["rotated"]
 
 
+def test_a_view_that_takes_options_itself_is_gated_by_its_decorator(clinic: Clinic) -> None:
+    @clinic.app.route("/accounts/<aid>", methods=["DELETE", "OPTIONS"])
+    @clinic.app.route("/members/<aid>", methods=["DELETE"])
+    @spanseal.privileged("user.deleted", resource_id="aid")
+    def account(aid: str) -> str:
+        clinic.done.add(aid)
+        return aid
+
+    client = clinic.client("ann", mfa=False)
+    assert error(client.options("/accounts/5")) == (403, "confirmation_required")
+    assert client.options("/members/5").status_code == 200
+    assert clinic.done.said == []
+
+
 def test_a_decorator_does_not_take_the_place_of_the_policy(clinic: Clinic) -> None:
     """A view that does more than its decorator says still takes what the rules say."""
     clinic.policy(f"{RULES}  - {{route: /wipe, action: user.deleted}}\nprivileged:\n  seed: true\n")

@@ -79,8 +79,7 @@ def stop_at_view(demand: Demand) -> None:
     Raises:
         HTTPException: The view must not run; it holds the answer, which no error handler of the application changes.
     """
-    if flask.request.method == "OPTIONS":
-        return
+    # Also for OPTIONS: Flask answers it by itself, unless the view names it, which is about to run then.
     answer = denying(lambda: _check(demand))
     if answer is not None:
         flask.abort(answer)
