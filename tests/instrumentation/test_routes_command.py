@@ -405,3 +405,23 @@ def test_an_application_of_marked_views_alone_has_a_file_too(folder: Path) -> No
     assert read(path).rules == ()
     assert map_request("GET", "/a").action == "a.viewed"
     assert "a.done" in path.read_text()
+
+
+def test_a_name_that_says_nothing_of_what_was_done_is_a_gap() -> None:
+    app = flask.Flask("vague", static_folder=None)
+    for route in ("/contact", "/forms/<fid>/submit", "/<slug>", "/<shop_id>/", "/<kind>", "/mail-settings"):
+        app.add_url_rule(route, route, lambda **_: "", methods=["POST"])
+    found = {
+        line.route: (line.resolved.action, {gap.kind for gap in line.gaps})
+        for line in report(app, DEFAULTS, {}).routes
+    }
+    unmapped = {route: action for route, (action, gaps) in found.items() if "unmapped" in gaps}
+    assert unmapped == {
+        "/contact": "contact.submitted",
+        "/<slug>": "record.updated",
+        "/<kind>": "kind.updated",
+    }
+    assert found["/forms/<fid>/submit"][0] == "form.submitted"
+    assert found["/<shop_id>/"][0] == "shop.updated"
+    # There is one of them, so it needs no id.
+    assert found["/mail-settings"] == ("mail_settings.updated", {"no-actor"})

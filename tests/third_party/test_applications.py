@@ -200,11 +200,35 @@ class Application:
     env: Callable[[Path], dict[str, str]] = lambda _folder: {}
     signs_in: bool = False
     """Whether it uses Flask-Login."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What some requests are on record as, without any rule: action, resource, and what that belongs to."""
 
 
+OTTERWIKI = {
+    "GET /Ward": "page.viewed page/Ward",
+    "POST /Ward/save": "page.updated page/Ward",
+    "POST /Beds/delete": "page.deleted page/Beds",
+    "GET /Ward/history": "history.viewed history/ page/Ward",
+    "GET /Ward/a/plan.txt": "file.viewed file/plan.txt page/Ward",
+    "GET /-/settings": "settings.viewed settings/",
+}
+IHATEMONEY = {
+    "GET /trip/": "project.viewed project/trip",
+    "POST /trip/add": "record.created record/ project/trip",
+    "GET /trip/edit/1": "bill.viewed bill/1 project/trip",
+    "POST /trip/members/add": "member.created member/ project/trip",
+    "GET /trip/statistics": "statistics.viewed statistics/ project/trip",
+    "GET /trip/export/bills.json": "project.exported project/trip",
+    "PUT /api/projects/trip/bills/1": "bill.updated bill/1 project/trip",
+    "POST /exit": "exit.submitted exit/",
+}
 APPLICATIONS = {
-    "otterwiki": Application("otterwiki.server:app", "/-/healthz", otterwiki, otterwiki_env, signs_in=True),
-    "ihatemoney": Application("ihatemoney.wsgi:application", "/", ihatemoney, ihatemoney_env),
+    "otterwiki": Application(
+        "otterwiki.server:app", "/-/healthz", otterwiki, otterwiki_env, signs_in=True, named=OTTERWIKI
+    ),
+    "ihatemoney": Application(
+        "ihatemoney.wsgi:application", "/", ihatemoney, ihatemoney_env, named=IHATEMONEY
+    ),
     "httpbin": Application("httpbin:app", "/status/200", httpbin),
 }
 
@@ -235,6 +259,10 @@ def test_every_answer_is_on_record_once(tmp_path: Path, name: str) -> None:
 def check(application: Application, visitor: Visitor, receiver: FakeReceiver, server: Server) -> None:
     check_streams(receiver)
     found = by_request(receiver)
+    requests_of = {f"{method} {path}": key for method, path, _, key in visitor.answers}
+    assert {
+        request: name_of(found[requests_of[request]][0]) for request in application.named
+    } == application.named
     given = [request_id for _, _, _, request_id in visitor.answers]
     assert len(set(given)) == len(given)
     for method, path, status, request_id in visitor.answers:
@@ -262,6 +290,15 @@ def check(application: Application, visitor: Visitor, receiver: FakeReceiver, se
             if "save" in record.attributes.get("http.route", "")
         }
         assert users == {"1"}
+
+
+def name_of(record: Received) -> str:
+    """Say what a request is on record as."""
+    said = record.attributes
+    parts = [record.action, f"{said['audit.target.type']}/{said.get('audit.target.id', '')}"]
+    if kind := said.get("audit.subject.type"):
+        parts.append(f"{kind}/{said['audit.subject.id']}")
+    return " ".join(parts)
 
 
 def by_request(receiver: FakeReceiver) -> dict[str, list[Received]]:

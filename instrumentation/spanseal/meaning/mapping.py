@@ -169,10 +169,19 @@ def _sub_action(method: str, route: Words) -> Plan | None:
         resource = route.owner[0] or "record"
         return Plan(f"{resource}.searched", resource, route.owner[1], source="verb in the path")
     alone = not route.before and word not in READING_VERBS and word != "import"
-    if word in NOUNS_TOO and (route.after or alone):
+    if word in NOUNS_TOO and ((route.after and not _only_parameters(route)) or alone):
         return None  # `/books/<id>` is a book, but `/rooms/<id>/book` books a room
     past = VERBS[word] if is_state_changing(method) or word in READING_VERBS else "viewed"
     return _done_to_typed(word, past, route) or _done(past, route)
+
+
+def _only_parameters(route: Words) -> bool:
+    """Whether what follows the verb says how it is done, to the thing before it: `/patients/<pid>/export/<format>`."""
+    names = [segment.variable for segment in route.after]
+    parameters = (
+        is_parameter(name) or (route.last == "export" and noun_of(name) == "file") for name in names if name
+    )
+    return all(names) and bool(route.owner[1]) and all(parameters)
 
 
 def _done_to_typed(word: str, past: str, route: Words) -> Plan | None:
