@@ -17,12 +17,14 @@ import pytest
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+import spanseal
 from spanseal.delivery import spool
 from spanseal.errors import SpoolUnavailable
 from spanseal.gate.approval import State
 from spanseal.gate.sqlite_store import SqliteStore
 from tests.instrumentation.calling import replace_wsgi_app
 from tests.instrumentation.conftest import Audit
+from tests.instrumentation.privileged_app import add_views
 from tests.instrumentation.privileged_clinic import REQUIRED, RULES, SEED, Clinic, error, make_clinic
 
 
@@ -348,6 +350,18 @@ def test_the_applications_error_handlers_do_not_change_a_denial(clinic: Clinic) 
     clinic.app.register_error_handler(403, lambda _: ("all is well", 200))
     clinic.app.register_error_handler(Exception, lambda _: ("all is well", 200))
     assert clinic.client("").delete("/users/7").status_code == 403
+
+
+def test_a_page_whose_address_is_not_known_is_not_named(
+    audit: Audit, app: flask.Flask, tmp_path: Path
+) -> None:
+    clinic = Clinic(audit, app, add_views(app), tmp_path / "rules.yaml")
+    app.register_blueprint(spanseal.approvals_blueprint("/<ward>/approvals"))
+    clinic.policy()
+    answer = clinic.client("ann").delete("/users/7")
+    assert error(answer) == REQUIRED
+    assert "Location" not in answer.headers
+    assert "url" not in answer.json["approval"]
 
 
 def test_people_get_a_page(clinic: Clinic) -> None:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 
 import flask
+from werkzeug.routing import BuildError
 
 from .approval import Approval, State, iso
 from .gate import Denied
@@ -105,7 +106,10 @@ def approval_url(approval: Approval) -> str:
     endpoint = flask.current_app.extensions.get("spanseal_approvals", "")
     if not endpoint or adapter is None:
         return ""
-    return str(adapter.build(f"{endpoint}.show", {"identifier": approval.id}))
+    try:
+        return str(adapter.build(f"{endpoint}.show", {"identifier": approval.id}))
+    except BuildError:  # its prefix has variables, or its host is not this one's
+        return ""
 
 
 @lru_cache(maxsize=1)
