@@ -305,7 +305,7 @@ def _default(method: str, route: Words) -> Plan:
 
 
 def _parameter(variable: str) -> str:
-    return plain(variable) if is_parameter(variable) else ""
+    return plain(variable) if is_parameter(variable) and len(variable) > 1 else ""
 
 
 def _verb(method: str) -> str:

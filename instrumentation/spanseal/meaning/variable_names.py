@@ -83,7 +83,7 @@ def noun_of(variable: str) -> str:
 def is_id(variable: str) -> bool:
     """Say whether a variable is an id that does not say of what: `id`, `slug`, `pid`."""
     name = plain(variable)
-    return not name or name in _UNTYPED or _SHORT.fullmatch(name) is not None
+    return not name or name in _UNTYPED or (_SHORT.fullmatch(name) is not None and name not in _PARAMETERS)
 
 
 def is_spoken(variable: str) -> bool:
