@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,6 +147,24 @@ def test_an_incoming_request_id(audit: Audit, tracer: trace.Tracer, *, trusted: 
     found = audit.record().attributes
     assert (found["audit.request.id"] == "theirs") is trusted
     assert ("http.request.header.x-request-id" in found) is not trusted
+
+
+@pytest.mark.parametrize("sent", ["POST", "GET", "HEAD"])
+def test_what_is_served_as_another_method_is_recorded_as_that(
+    audit: Audit, tracer: trace.Tracer, tmp_path: Path, sent: str
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\nrules: [{method: HEAD, skip: it shows nothing}]\n")
+    audit.set(SPANSEAL_RULES=str(rules))
+    # A middleware of the application's has put it there.
+    match = SimpleNamespace(route="accounts/<int:pk>/", kwargs={"pk": 1}, func=visit)
+    request = Request(method="DELETE")
+    request.resolver_match = match
+    visit(tracer, request, sent)
+    record = audit.record()
+    assert (record.action, record.attributes["audit.target.id"]) == ("account.deleted", "1")
+    assert record.attributes["http.request.method"] == "DELETE"
+    assert record.attributes["http.request.method_original"] == sent
 
 
 def test_an_odd_request_ends_nothing(audit: Audit, tracer: trace.Tracer) -> None:

@@ -105,6 +105,8 @@ def _look(audited: AuditedRequest) -> None:
     if not isinstance(audited, SpanRequest):
         return
     request = audited.framework
+    if isinstance(method := getattr(request, "method", None), str) and audited.method:
+        audited.served_as(method.upper())
     _see_route(audited, getattr(request, "resolver_match", None))
     if (user := _loaded_user(request)) is not None:
         audited.framework_actor = _actor(user) or audited.framework_actor

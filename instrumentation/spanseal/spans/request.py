@@ -153,7 +153,8 @@ class SpanRequest(AuditedRequest):
             early: Whether nothing of the application has run yet.
         """
         facts = self.facts = self._read(span)
-        self.method = "GET" if facts.kind == "websocket" else facts.method
+        if not self.sent_method:
+            self.method = "GET" if facts.kind == "websocket" else facts.method
         self.user_agent = facts.user_agent or self.user_agent
         if facts.status and facts.kind != "websocket":
             self.status = facts.status
@@ -174,6 +175,12 @@ class SpanRequest(AuditedRequest):
             self.inner_route = whole
             read = template(whole)
             self.matched(read.text, read.values(self.facts.path, encoded=self.facts.encoded))
+
+    def served_as(self, method: str) -> None:
+        """As of any request; here it is known late, from what the framework has in the end."""
+        if method != self.method:
+            self.sent_method = self.sent_method or self.method
+            self.method = method
 
     def matched(self, route: str | None, view_args: Mapping[str, str]) -> None:
         """As of any request; but one that was begun is not left out any more."""
