@@ -170,4 +170,4 @@ def test_what_is_served_as_another_method_is_recorded_as_that(
 def test_an_odd_request_ends_nothing(audit: Audit, tracer: trace.Tracer) -> None:
     visit(tracer, object(), "POST")
     record = audit.record()
-    assert (record.action, record.attributes["audit.outcome"]) == ("a.updated", "success")
+    assert (record.action, record.attributes["audit.outcome"]) == ("record.updated", "success")
