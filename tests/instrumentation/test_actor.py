@@ -59,6 +59,7 @@ def resolve(resolver: Any, *, g: object, session: object, order: str = DEFAULT) 
         (User(username="uma"), Actor("uma", name="uma")),
         (User(id=1, role="doctor"), Actor("1", role="doctor")),
         (User(id=1, roles=["nurse", "admin"]), Actor("1", role="admin,nurse")),
+        (User(id=1, roles=["reader,admin", "nurse"]), Actor("1", role="nurse,reader%2Cadmin")),
         (User(id=1, roles=[User(name="nurse"), {"name": "admin"}]), Actor("1", role="admin,nurse")),
         (User(id=1, roles=[]), Actor("1")),
         (User(id=1, role=Role.DOCTOR), Actor("1", role="DOCTOR")),

@@ -138,7 +138,9 @@ def joined_roles(value: object) -> str:
     if isinstance(value, str):
         names = [text(value)]
     elif isinstance(value, list | tuple | set | frozenset):
-        names = sorted({name for item in islice(value, _MOST_ROLES) if (name := _role(item))})
+        # A name of several that holds a comma must not pass for two: `reader,admin` is no admin.
+        listed = (_role(item).replace(",", "%2C") for item in islice(value, _MOST_ROLES))
+        names = sorted({name for name in listed if name})
     else:
         names = [_role(value)]
     joined = ",".join(name for name in names if name)
