@@ -331,6 +331,8 @@ def test_a_file_that_its_process_had_no_time_to_use_is_removed_in_silence(
         lock = FileLock.create(audit.directory / f"{name}.lock")
         lock.release()
     (audit.directory / "empty.db").touch()
+    # What SQLite writes before it has changed to its WAL.
+    (audit.directory / "empty.db-journal").write_bytes(bytes(512))
     assert adopter(audit).look() == []
     assert list(audit.directory.iterdir()) == []
     assert log.text == ""

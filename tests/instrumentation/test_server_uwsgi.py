@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from spanseal.commands.spool_report import look
 from tests.cached_venv import cached_venv
 from tests.instrumentation import served
-from tests.instrumentation.conftest import spool_rows
+from tests.instrumentation.conftest import spool_rows, until
 from tests.instrumentation.fake_receiver import FakeReceiver, Reply
 from tests.instrumentation.live import Server, Visitors, check_visits, missing
 from tests.instrumentation.test_adoption import check_streams
@@ -21,8 +22,10 @@ from tests.instrumentation.test_server_kills import away, check, go_through
 def uwsgi(name: str, *options: str) -> tuple[str, ...]:
     program = str(cached_venv(name) / "uwsgi")
     command = (program, "--home", sys.prefix, "--http-socket", "127.0.0.1:{port}", "--module", "{module}:app")
-    # As containers want it: SIGTERM ends it, and workers that hang are not waited for.
-    return (*command, "--master", "--die-on-term", "--need-app", "--disable-logging", *options)
+    # As containers want it: SIGTERM ends it, and workers that hang are not waited for. (With threads, Python's own end
+    # sometimes waits for ever in a worker that uWSGI ends in another thread than its first one.)
+    ending = ("--die-on-term", "--worker-reload-mercy", "10")
+    return (*command, "--master", *ending, "--need-app", "--disable-logging", *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--lazy-apps", "--threads", "4")], ids=["forked", "lazy, threads"])
@@ -48,7 +51,9 @@ def test_kills(tmp_path: Path, receiver: FakeReceiver, options: tuple[str, ...])
         go_through(rounds, visitors)
         check(server, receiver, visitors, f"uwsgi {' '.join(options)}")
     assert len([record for record in receiver.taken if record.action == "app.loaded"]) >= 2
-    assert list(server.spool.glob("*.db*")) == []
+    if list(server.spool.glob("*.db*")):  # of a worker that had to be killed in the end
+        with server:
+            until(lambda: all(file.owner == "alive" for file in look(server.spool).files))
 
 
 def test_without_threads_it_is_said_and_nothing_is_lost(tmp_path: Path, receiver: FakeReceiver) -> None:

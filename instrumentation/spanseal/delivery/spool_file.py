@@ -359,7 +359,7 @@ class SpoolFile:
 
 def remove(path: Path) -> None:
     """Delete a closed file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
