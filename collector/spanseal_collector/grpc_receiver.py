@@ -203,5 +203,11 @@ def _peer(context: Any) -> str:
 
 async def _abort(context: Any, refused: Refusal) -> bytes:
     details = (("grpc-status-details-bin", refused.status().SerializeToString()),)
-    await context.abort(_CODES[refused.code], refused.text, details)
+    try:
+        await context.abort(_CODES[refused.code], refused.text, details)
+    except grpc.aio.AbortError:
+        raise
+    except Exception:  # noqa: BLE001 - of gRPC's own making, whose classes have no public names
+        # The client has left in the meantime. Anything else than this would be a traceback in the log.
+        raise asyncio.CancelledError from None
     raise AssertionError("abort raises")  # pragma: no cover

@@ -75,13 +75,18 @@ rules:
 Run = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def no_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flask-HTTPAuth is told by its module, which other tests of this process load."""
+    monkeypatch.delitem(sys.modules, "flask_httpauth", raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("SPANSEAL_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SPANSEAL_SPOOL_DIR", str(tmp_path / "spool"))
-    monkeypatch.delitem(sys.modules, "flask_httpauth", raising=False)  # of other tests
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "rules.yaml").write_text(RULES)
     path = list(sys.path)
