@@ -13,16 +13,15 @@ from typing import Any, TypeVar
 
 import click
 
-from spanseal_ledger.errors import LedgerError
 from spanseal_storage import event_list, migrations
 from spanseal_storage.access import open_reader
 from spanseal_storage.directory import DataDirectory
 from spanseal_storage.engine import Role, open_engine
-from spanseal_storage.errors import BadFilterError, StorageError
+from spanseal_storage.errors import BadFilterError
 from spanseal_storage.event_filter import EventFilter
 from spanseal_storage.key_report import KeyReport, report_keys
 from spanseal_storage.options import data_option
-from spanseal_storage.output import Format, could_not, interruptible, write_lines, write_raw, write_rows
+from spanseal_storage.output import Format, told, write_lines, write_raw, write_rows
 from spanseal_storage.records_export import export_records
 from spanseal_storage.rendering import iso_nanoseconds, printable
 from spanseal_storage.sql_query import answer, prepare, raw_answer
@@ -49,16 +48,6 @@ def _formats(*names: str) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
-
-
-@contextlib.contextmanager
-def _told(*, reading: bool = True) -> Iterator[None]:
-    """Tell errors in one line, with exit code 2; what only reads ends at once with Ctrl-C."""
-    try:
-        with interruptible() if reading else contextlib.nullcontext():
-            yield
-    except (StorageError, LedgerError) as error:
-        could_not(str(error))
 
 
 @click.command()
@@ -100,7 +89,7 @@ def events(
 
     Exit codes: 0 done, also where nothing matched, 2 could not be done, 130 interrupted.
     """
-    with _told():
+    with told():
         chosen = Format(form or "table")
         if chosen is Format.RECORDS and limit is not None:
             raise BadFilterError("--limit does not go with --format records, which is always all")
@@ -139,7 +128,7 @@ def query(data: Path, sql: str, form: str | None) -> None:
 
     Exit codes: 0 done, 2 could not be done, 130 interrupted.
     """
-    with _told():
+    with told():
         statement = _standard_input() if sql == "-" else sql
         with open_reader(DataDirectory(data), "spanseal query") as client:
             question = prepare(client, statement)
@@ -178,7 +167,7 @@ def show_keys(data: Path, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 could not be done.
     """
-    with _told():
+    with told():
         report = report_keys(DataDirectory(data))
         if as_json:
             write_lines([json.dumps(_keys_as_data(report))])
@@ -231,7 +220,7 @@ def migrate(data: Path) -> None:
 
     Exit codes: 0 done, 2 could not be done.
     """
-    with _told(reading=False):
+    with told(reading=False):
         directory = DataDirectory(data)
         directory.require()
         with (
@@ -254,7 +243,7 @@ def status(data: Path, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 could not be done, 130 interrupted.
     """
-    with _told():
+    with told():
         directory = DataDirectory(data)
         with open_reader(directory, "spanseal storage status") as client:
             found = read_status(client, directory)

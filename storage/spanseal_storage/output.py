@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from spanseal_ledger.errors import LedgerError
+from spanseal_storage.errors import StorageError
 from spanseal_storage.rendering import aligned, json_line, printable, rich_table, write_csv
 
-__all__ = ["Format", "could_not", "interruptible", "write_lines", "write_raw", "write_rows"]
+__all__ = ["Format", "could_not", "interruptible", "told", "write_lines", "write_raw", "write_rows"]
 
 _INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
@@ -87,6 +89,23 @@ def could_not(message: str) -> NoReturn:
     """Say in one line on standard error what could not be done, and exit with 2."""
     click.echo(f"Error: {printable(message)}", err=True)
     sys.exit(2)
+
+
+@contextlib.contextmanager
+def told(*others: type[Exception], reading: bool = True) -> Iterator[None]:
+    """Tell the errors of storage and ledger in one line, with exit code 2.
+
+    Args:
+        others: further errors that are told like these.
+        reading: whether the command only reads: it ends at once with Ctrl-C then.
+
+    """
+    known: tuple[type[Exception], ...] = (StorageError, LedgerError, *others)
+    try:
+        with interruptible() if reading else contextlib.nullcontext():
+            yield
+    except known as error:
+        could_not(str(error))
 
 
 @contextlib.contextmanager

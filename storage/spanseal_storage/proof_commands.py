@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ from spanseal_ledger.note import VerificationKey, open_note
 from spanseal_ledger.proof import ProvedRecord, verify_proof
 from spanseal_storage.access import open_reader
 from spanseal_storage.directory import DataDirectory
-from spanseal_storage.errors import NoProofError, StorageError
+from spanseal_storage.errors import NoProofError
 from spanseal_storage.options import data_option, key_options, pinned_keys
-from spanseal_storage.output import could_not, interruptible, write_lines
+from spanseal_storage.output import told, write_lines
 from spanseal_storage.proofs import prove_consistency, prove_record
 from spanseal_storage.rendering import iso_nanoseconds, printable
 
@@ -30,15 +28,6 @@ __all__ = ["check", "checkpoints", "prove"]
 
 _POLL_SECONDS = 0.5
 _MOST_BYTES = 512 << 20
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        with interruptible():
-            yield
-    except (StorageError, LedgerError, OSError) as error:
-        could_not(str(error))
 
 
 @click.command()
@@ -78,7 +67,7 @@ def prove(
 
     Exit codes: 0 done, 2 could not be done, 130 interrupted.
     """
-    with _told():
+    with told(OSError):
         directory = DataDirectory(data)
         directory.require()
         keys = pinned_keys(directory, key_texts, key_file)
@@ -107,7 +96,7 @@ def check(file: Path, key_texts: tuple[str, ...], key_file: Path | None, *, as_j
 
     Exit codes: 0 it is proved, 1 it is not, 2 could not be checked.
     """
-    with _told():
+    with told(OSError):
         keys = pinned_keys(None, key_texts, key_file)
         text = sys.stdin.read() if str(file) == "-" else _read(file)
     try:
@@ -180,7 +169,7 @@ def follow(
     Exit codes: 0 done (--once), 1 a line is damaged or not signed by a trusted key, 2 could not be done,
     130 interrupted.
     """  # noqa: D301 - \b is click's mark for a paragraph that is not to be wrapped
-    with _told():
+    with told(OSError):
         directory = DataDirectory(data)
         directory.require()
         keys = pinned_keys(directory, key_texts, key_file)
@@ -229,7 +218,7 @@ def list_checkpoints(data: Path, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 could not be done.
     """
-    with _told():
+    with told(OSError):
         directory = DataDirectory(data)
         directory.require()
         lines, _ = parse_log(directory.checkpoint_log.read_bytes())
@@ -275,7 +264,7 @@ def consistency(
 
     Exit codes: 0 it is, 1 it is not, 2 could not be checked.
     """
-    with _told():
+    with told(OSError):
         directory = DataDirectory(data)
         directory.require()
         keys = pinned_keys(directory, key_texts, key_file)

@@ -16,6 +16,7 @@ __all__ = ["read_streams"]
 
 _TWINS_AT_ONCE = 4_000_000
 """Records whose ids the engine holds in memory at once while it looks for those in two chains."""
+_COPIES_AT_ONCE = 500
 _MOST_TWINS = 10_000
 _STREAMS_AT_ONCE = 200
 _MOST_HOLES = 100_000
@@ -132,18 +133,25 @@ def _absent(client: Any, streams: Sequence[tuple[str, str]]) -> dict[tuple[str, 
 def _twins(client: Any, records: int) -> Iterator[Twin]:
     parts = records // _TWINS_AT_ONCE + 1
     for part in range(parts):
-        for tenant, record_id in query(client, _TWINS, {"parts": parts, "part": part}):
-            yield _twin(client, tenant, record_id)
+        found = query(client, _TWINS, {"parts": parts, "part": part})
+        for start in range(0, len(found), _COPIES_AT_ONCE):
+            yield from _judged(client, found[start : start + _COPIES_AT_ONCE])
 
 
-def _twin(client: Any, tenant: str, record_id: str) -> Twin:
-    where = "record_id = {record:UUID} AND tenant = {tenant:String}"
-    first, *others = read_rows(
-        client, where, {"record": record_id, "tenant": tenant}, order="received_at, chain_id, seq"
-    )
-    different = [row for row in others if not _same(first.record, row.record)]
-    last = (different or others or [first])[-1].record
-    return Twin(tenant, record_id, last.chain_id, last.seq, not different)
+def _judged(client: Any, keys: Sequence[tuple[str, str]]) -> Iterator[Twin]:
+    """Read all copies of some records, each a tenant and a record_id, and hold them against each other."""
+    copies: dict[tuple[str, str], list[Record]] = {(tenant, record_id): [] for tenant, record_id in keys}
+    ids = {"ids": sorted({record_id for _, record_id in keys})}
+    for row in read_rows(client, "record_id IN {ids:Array(UUID)}", ids, order="received_at, chain_id, seq"):
+        # An id of one tenant may be another one's, too, which is no twin.
+        copies.get((row.record.tenant, row.record.record_id), []).append(row.record)
+    for (tenant, record_id), found in copies.items():
+        if not found:  # the tenant's name is no text, which the rules on rows tell
+            continue
+        first, *others = found
+        different = [record for record in others if not _same(first, record)]
+        last = (different or others or [first])[-1]
+        yield Twin(tenant, record_id, last.chain_id, last.seq, not different)
 
 
 def _same(one: Record, other: Record) -> bool:
