@@ -85,10 +85,6 @@ class Keeper:
             self.spool = spool
             return spool
 
-    def try_again(self) -> None:
-        """Forget that the spool could not be made a moment ago."""
-        self._next_try = 0.0
-
     def wake(self) -> None:
         """Tell the shipper, where there is one, that there is something to send."""
         shipper = self.shipper
